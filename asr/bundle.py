@@ -1,0 +1,132 @@
+"""The model on disk: a directory, or one .tar of it.
+
+    model.safetensors   the parameters
+    config.yaml         ModelConfig, with nothing left to defaults of a later version
+    tokenizer.model     SentencePiece, or tokenizer.json for characters
+    card.md             data, measured results, licence
+
+Loading runs no code from the files.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from asr import config as configuration
+from asr.errors import BundleError
+from asr.model import Model, ModelConfig
+from asr.tokenizer import Tokenizer
+
+__all__ = ["load", "save"]
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "card.md"
+TOKENIZERS = {"unigram": "tokenizer.model", "bpe": "tokenizer.model", "characters": "tokenizer.json"}
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
+    """The model of a bundle, ready to decode, in float32.
+
+    Raises:
+        BundleError: a file of the bundle is missing, truncated or does not fit the others.
+        ConfigError: config.yaml has a key that this version does not know.
+    """
+    path = Path(path)
+    files = _read(path)
+    where = f"{path}/{CONFIG}"
+    try:
+        tree = yaml.safe_load(files[CONFIG])
+    except yaml.YAMLError as error:
+        raise BundleError(f"{where}: not YAML; copy the bundle again ({error})".replace("\n", " ")) from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("model"), dict):
+        raise BundleError(f"{where}: has no `model:`; copy the bundle again")
+    config = configuration.from_dict(ModelConfig, tree["model"], where=where)
+    kind = tree.get("tokenizer", "unigram")
+    if kind not in TOKENIZERS or TOKENIZERS[kind] not in files:
+        raise BundleError(
+            f"{path}: the tokenizer, {TOKENIZERS.get(kind, kind)}, is missing; copy the bundle again"
+        )
+    model = Model(config, Tokenizer.from_bytes(kind, files[TOKENIZERS[kind]]))
+    _fill(model, _weights(path, files[WEIGHTS]), f"{path}/{WEIGHTS}")
+    return model.to(device).eval()
+
+
+def save(model: Model, path: str | Path, *, card: str = "", dtype: torch.dtype = torch.float32) -> Path:
+    """Write a bundle directory (or .tar), complete or not at all. `dtype` is that of the stored parameters."""
+    path = Path(path)
+    tree = {"model": configuration.to_dict(model.config), "tokenizer": model.tokenizer.kind}
+    tensors = {name: x.detach().cpu().to(dtype).contiguous() for name, x in model.state_dict().items()}
+    files = {
+        WEIGHTS: save_tensors(tensors),
+        CONFIG: yaml.safe_dump(tree, sort_keys=False).encode(),
+        TOKENIZERS[model.tokenizer.kind]: model.tokenizer.to_bytes(),
+        CARD: (card or f"# {path.stem}\n\nNo card was given.\n").encode(),
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tar":
+        with tarfile.open(partial, "w") as archive:
+            for name, data in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    else:
+        partial.mkdir()
+        for name, data in files.items():
+            (partial / name).write_bytes(data)
+        if path.is_dir():
+            shutil.rmtree(path)
+    partial.replace(path)
+    return path
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    if path.is_dir():
+        files = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    elif path.is_file():
+        try:
+            with tarfile.open(path) as archive:
+                files = {Path(m.name).name: archive.extractfile(m).read() for m in archive if m.isfile()}  # type: ignore[union-attr]
+        except (tarfile.TarError, OSError) as error:
+            raise BundleError(f"{path}: not a whole .tar of a bundle ({error}); copy it again") from error
+    else:
+        raise BundleError(f"{path}: no such bundle; give the directory that `asr train` wrote, or its .tar")
+    for name in (CONFIG, WEIGHTS):
+        if name not in files:
+            raise BundleError(
+                f"{path}: {name} is missing; a bundle holds {CONFIG}, {WEIGHTS} and a tokenizer"
+            )
+    return files
+
+
+def _weights(path: Path, data: bytes) -> Mapping[str, Tensor]:
+    try:
+        return load_tensors(data)
+    except (SafetensorError, ValueError) as error:
+        raise BundleError(
+            f"{path}/{WEIGHTS}: truncated or damaged ({error}); copy the bundle again"
+        ) from error
+
+
+def _fill(model: Model, tensors: Mapping[str, Tensor], where: str) -> None:
+    expected = model.state_dict()
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        fault = "is missing" if name in expected else "is not part of the model"
+        raise BundleError(f"{where}: {name} {fault}; {CONFIG} and the weights are of different models")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise BundleError(
+                f"{where}: {name} has shape {tuple(tensor.shape)}, {CONFIG} says {tuple(expected[name].shape)}"
+            )
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

@@ -1,0 +1,391 @@
+"""The `asr` command: one function a verb, no logic of its own.
+
+Each verb imports what it calls when it runs, so that `asr --help` does not wait for torch.
+`streaming` is imported here, and nowhere else in `asr`, because the command serves both packages.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from asr.errors import ConfigError
+from asr.show import complain, explain
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="asr",
+    help="Rill: streaming speech recognition. One model file trains, transcribes and serves live audio.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help starts in half the time
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def option(text: str, *names: str, **settings: Any) -> Any:
+    """An option of a verb; `text` is its help."""
+    return typer.Option(*names, help=text, **settings)
+
+
+def argument(text: str, **settings: Any) -> Any:
+    """An argument of a verb; `text` is its help."""
+    return typer.Argument(help=text, **settings)
+
+
+Model = Annotated[
+    Path | None,
+    option("Model to use. Default: $RILL_MODEL, or the embedded one.", "--model", "-m", metavar="BUNDLE"),
+]
+Head = Annotated[str | None, option("transducer or ctc. Default: the model's first.", metavar="NAME")]
+BatchSeconds = Annotated[
+    float,
+    option("Seconds of audio in a batch: more is faster and takes more memory.", metavar="S"),
+]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, option("Show the traceback of an error; may stand anywhere.", "--debug")] = False,
+    version: Annotated[bool, option("Show Rill's version.", "--version")] = False,
+) -> None:
+    """`--debug` is handled by `main`, `--version` too: both are declared here for the help."""
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def prepare(
+    context: typer.Context,
+    recipe: Annotated[str, argument("A folder of recipes/, or a path to a prepare.py.", metavar="RECIPE")],
+    corpus: Annotated[Path, argument("Where the corpus lies.", metavar="CORPUS")],
+    out: Annotated[Path, argument("Folder that gets train, dev and test.jsonl.gz.", metavar="OUT")],
+) -> None:
+    """Turn a corpus on disk into the manifests that train and evaluate read.
+
+    A recipe's own options, such as --skip-bad, follow its arguments; its README tells them.
+
+    \b
+    Example:
+      asr prepare an4 corpora/an4 data/an4
+    """
+    import runpy
+
+    from asr.dataset.corpus import command_line
+    from asr.paths import recipe_script
+
+    command_line(
+        runpy.run_path(str(recipe_script(recipe)))["prepare"],
+        arguments=[str(corpus), str(out), *context.args],
+    )
+
+
+@app.command()
+def train(
+    config: Annotated[Path, argument("The recipe.", metavar="RECIPE.yaml")],
+    overrides: Annotated[
+        list[str] | None, argument("Changes to it: train.epochs=20", metavar="[KEY=VALUE]...")
+    ] = None,
+    hours: Annotated[
+        float | None, option("Stop after so many hours. Default: as the recipe says.", metavar="H")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        option("Folder of the run. Default: runs/ and the recipe's name.", "--out", "-o", metavar="DIR"),
+    ] = None,
+) -> None:
+    """Train a recipe and write the model. The same command goes on where it was stopped.
+
+    \b
+    Examples:
+      asr train recipes/mini/train.yaml --hours 0.05
+      asr train recipes/an4/train.yaml train.base_lr=0.03 --out runs/an4-slow
+    """
+    from asr.training.train import train as run
+
+    typer.echo(run(config, overrides or (), hours=hours, out=out))
+
+
+@app.command()
+def average(
+    run: Annotated[Path, argument("Folder of a run, as train has written it.", metavar="RUN")],
+    last: Annotated[
+        int | None, option("Average over the last N batches. Default: try several on dev.", metavar="N")
+    ] = None,
+    out: Annotated[
+        Path | None, option("Default: bundle/ in the run's folder.", "--out", "-o", metavar="BUNDLE")
+    ] = None,
+) -> None:
+    """Average the parameters of a run's batches into a model.
+
+    \b
+    Example:
+      asr average runs/an4 --last 2000 --out an4-averaged
+    """
+    from asr.training.finish import average as run_average
+
+    typer.echo(run_average(run, last=last, out=out))
+
+
+@app.command()
+def transcribe(
+    audio: Annotated[
+        list[str], argument("Files, folders or quoted patterns like 'calls/**/*.wav'.", metavar="AUDIO...")
+    ],
+    model: Model = None,
+    latency: Annotated[
+        int | None, option("Decode as a live session of this latency. Default: full context.", metavar="MS")
+    ] = None,
+    head: Head = None,
+    words: Annotated[bool, option("Print each word with start, end and confidence.", "--words")] = False,
+    formats: Annotated[
+        str | None,
+        option(
+            "Write files: txt, json, srt, vtt, or several with commas.", "--format", "-f", metavar="KINDS"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        option("Folder for these files. Default: beside the audio.", "--out", "-o", metavar="DIR"),
+    ] = None,
+    batch_seconds: BatchSeconds = 120.0,
+) -> None:
+    """Turn recordings of any length and format into text, or into files of text, JSON or subtitles.
+
+    A file that cannot be read is reported, the others go on, and the exit status is 1.
+
+    \b
+    Examples:
+      asr transcribe talk.wav --words
+      asr transcribe calls/ --format json,srt --out texts/
+    """
+    from asr.batch import Job, run
+
+    job = Job(
+        audio=tuple(audio),
+        latency_ms=latency,
+        head=head,
+        words=words,
+        formats=formats,
+        out=out,
+        batch_seconds=batch_seconds,
+    )
+    if run(_load(model), job):
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    manifest: Annotated[Path, argument("Lhotse cuts with transcripts: test.jsonl.gz.", metavar="MANIFEST")],
+    model: Model = None,
+    latency: Annotated[
+        str, option("offline, milliseconds, or both with commas; all for every latency.", metavar="MS,...")
+    ] = "offline",
+    head: Annotated[
+        str | None, option("Heads to decode with. Default: all of the model's.", metavar="NAME,...")
+    ] = None,
+    limit: Annotated[
+        int | None, option("Only N utterances, spread evenly over the manifest.", metavar="N")
+    ] = None,
+    out: Annotated[
+        Path | None, option("Write errors and texts to this JSON file, too.", "--out", "-o", metavar="FILE")
+    ] = None,
+    batch_seconds: BatchSeconds = 120.0,
+) -> None:
+    """Measure word and character error rates and speed on a manifest.
+
+    \b
+    Examples:
+      asr evaluate data/mini/test.jsonl.gz
+      asr evaluate data/an4/test.jsonl.gz --latency offline,320 --out an4.json
+    """
+    from rich.console import Console
+
+    from asr.evaluate import evaluate as run
+    from asr.paths import parse_latencies
+    from asr.show import progress
+
+    loaded = _load(model)
+    with progress("decoding", "utterances") as move:
+        report = run(
+            loaded,
+            manifest,
+            latencies=parse_latencies(latency, loaded.latencies),
+            heads=None if head is None else head.split(","),
+            batch_seconds=batch_seconds,
+            limit=limit,
+            progress=move,
+        )
+    Console().print(report.table())
+    if out is not None:
+        out.write_text(report.to_json(), encoding="utf-8")
+
+
+@app.command()
+def serve(
+    model: Model = None,
+    host: Annotated[str, option("0.0.0.0 listens to other machines, too.", metavar="NAME")] = "127.0.0.1",
+    port: Annotated[int, option("0 takes a free one.", metavar="N")] = 8000,
+    latency: Annotated[
+        int | None, option("For clients that do not choose. Default: the lowest from 300.", metavar="MS")
+    ] = None,
+    sessions: Annotated[int, option("Sessions at a time.", metavar="N")] = 100,
+    max_batch: Annotated[int, option("Sessions in one step of the model.", metavar="N")] = 64,
+    threads: Annotated[int | None, option("Cores that a step may use. Default: all.", metavar="N")] = None,
+    token: Annotated[
+        list[str] | None,
+        option(
+            "Clients must bring one of these; may be given again.", metavar="SECRET", envvar="RILL_TOKENS"
+        ),
+    ] = None,
+    origin: Annotated[
+        list[str] | None, option("Pages that browsers may connect from. Default: any.", metavar="URL")
+    ] = None,
+    certificate: Annotated[
+        Path | None, option("With --private-key: TLS only. SIGHUP reloads both.", metavar="PEM")
+    ] = None,
+    private_key: Annotated[Path | None, option("", metavar="PEM")] = None,
+    verbose: Annotated[
+        bool, option("Log sessions to stderr, one JSON object a line.", "--verbose", "-v")
+    ] = False,
+) -> None:
+    """Serve live audio over websockets, with a page to try it in the browser. Ctrl-C or SIGTERM drains and ends.
+
+    \b
+    Examples:
+      asr serve
+      asr serve --model runs/an4/bundle --host 0.0.0.0 --port 443 --certificate cert.pem --private-key key.pem
+    """
+    import logging
+
+    from streaming.engine import TorchEngine
+    from streaming.protocols import Limits
+    from streaming.server import Server, Settings, run
+
+    def started(server: Server) -> None:
+        page = server.url.replace("ws", "http", 1).removesuffix("v1/stream")
+        typer.echo(f"listening on {server.url}\ntry it in a browser: {page}\nCtrl-C ends")
+
+    settings = Settings(
+        host=host,
+        port=port,
+        limits=Limits(sessions=sessions),
+        tokens=tuple(token or ()),
+        origins=tuple(origin) if origin else None,
+        certificate=None if certificate is None else str(certificate),
+        private_key=None if private_key is None else str(private_key),
+        default_latency_ms=latency,
+        max_batch=max_batch,
+    )
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+    run(TorchEngine(_load(model), threads=threads), settings, started=started)
+
+
+@app.command()
+def stream(
+    audio: Annotated[Path, argument("A recording of any format.", metavar="AUDIO")],
+    url: Annotated[
+        str, option("The server's native protocol.", metavar="URL")
+    ] = "ws://127.0.0.1:8000/v1/stream",
+    latency: Annotated[
+        int | None, option("One of those that the server offers. Default: the server's.", metavar="MS")
+    ] = None,
+    fast: Annotated[
+        bool, option("Send as fast as the server takes it, not as it was spoken.", "--fast")
+    ] = False,
+    token: Annotated[
+        str | None, option("For a server that wants one.", metavar="SECRET", envvar="RILL_TOKEN")
+    ] = None,
+) -> None:
+    """Send a recording to a server as if it were spoken now, and show the text as it comes.
+
+    \b
+    Example:
+      asr stream talk.wav --latency 320
+    """
+    from asr.show import LiveText, latency_line
+    from streaming.client import stream_file
+    from streaming.events import Final
+
+    live = LiveText()
+    summary = stream_file(
+        audio,
+        url,
+        on_event=lambda event: live.show(event.text, final=isinstance(event, Final)),
+        latency_ms=latency,
+        realtime=not fast,
+        token=token,
+    )
+    if not fast:
+        typer.echo(latency_line(summary.first_word_latency, summary.final_latency))
+
+
+@app.command()
+def convert(
+    kind: Annotated[str, argument("Whose checkpoint it is: icefall.", metavar="KIND")],
+    checkpoint: Annotated[Path, argument("pretrained.pt, epoch-N.pt or .safetensors.", metavar="CHECKPOINT")],
+    out: Annotated[Path, argument("Where the bundle is written.", metavar="OUT")],
+    tokenizer: Annotated[Path, option("Its SentencePiece model, such as bpe.model.", metavar="FILE")],
+) -> None:
+    """Turn a checkpoint of another toolkit into a Rill model.
+
+    \b
+    Example:
+      asr convert icefall exp/pretrained.pt zipformer --tokenizer data/lang_bpe_500/bpe.model
+    """
+    from asr.convert import icefall
+    from asr.tokenizer import Tokenizer
+
+    if kind != "icefall":
+        raise ConfigError(f"{kind}: checkpoints of this kind cannot be converted; known kinds: icefall")
+    converted = icefall.convert(
+        icefall.read_tensors(checkpoint), Tokenizer.from_bytes("unigram", tokenizer.read_bytes())
+    )
+    unused = ", ".join(converted.left_over) or "none"
+    typer.echo(f"{converted.model.save(out)} (tensors of the checkpoint without a place in it: {unused})")
+
+
+@app.command()
+def doctor(model: Model = None) -> None:
+    """Show versions, devices and what is missing; run a small model forward, backward and decoding.
+
+    \b
+    Example:
+      asr doctor
+    """
+    from asr.doctor import examine
+
+    if not examine(model):
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command. Errors become one line on stderr and status 1; with `--debug`, a traceback."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    if given[:1] == ["--version"]:
+        from importlib.metadata import version
+
+        typer.echo(f"rill-asr {version('rill-asr')}")
+        return
+    try:
+        app([argument for argument in given if argument != "--debug"])
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        complain(explain(error))
+        sys.exit(1)
+
+
+def _load(model: Path | None) -> Any:
+    from asr.bundle import load
+    from asr.paths import embedded_model
+
+    return load(model or embedded_model())

@@ -1,0 +1,20 @@
+"""Corpora: manifests of Lhotse cuts -> validated, sampled, read and augmented -> batches."""
+
+from __future__ import annotations
+
+from asr.dataset.augment import SpecAugment, SpecAugmentConfig
+from asr.dataset.config import DataConfig
+from asr.dataset.loader import Batch, Loader
+from asr.dataset.validate import Problem, Report, check, validate
+
+__all__ = [
+    "Batch",
+    "DataConfig",
+    "Loader",
+    "Problem",
+    "Report",
+    "SpecAugment",
+    "SpecAugmentConfig",
+    "check",
+    "validate",
+]

@@ -1,0 +1,245 @@
+"""Manifests -> batches of audio and tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from asr.audio import SAMPLE_RATE
+from asr.dataset.config import DataConfig
+from asr.dataset.cuts import Cache, Samples, load_audio, resample, text_of
+from asr.dataset.manifest import Manifest
+from asr.dataset.sampler import BatchPlan, Sampler
+from asr.errors import DataError
+
+__all__ = ["Batch", "Encodes", "Loader"]
+
+log = logging.getLogger(__name__)
+
+
+class Encodes(Protocol):
+    """What the loader needs of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B utterances of at most S samples and L tokens, zero-padded.
+
+    samples (B, S) float32 at 16 kHz, sample_lens (B,) int64, tokens (B, L) int64, token_lens (B,) int64.
+    """
+
+    ids: tuple[str, ...]
+    samples: Tensor
+    sample_lens: Tensor
+    tokens: Tensor
+    token_lens: Tensor
+    texts: tuple[str, ...]
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory; torch's loader calls this where it feeds a GPU."""
+        return self._each(Tensor.pin_memory)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same with its tensors on `device`."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, f: Callable[[Tensor], Tensor]) -> Batch:
+        return dataclasses.replace(
+            self,
+            samples=f(self.samples),
+            sample_lens=f(self.sample_lens),
+            tokens=f(self.tokens),
+            token_lens=f(self.token_lens),
+        )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A batch without the utterances that could not be read; their messages go to the main process to be
+    raised there, as torch would hide an error of a worker in its traceback."""
+
+    batch: Batch | None
+    bad: tuple[str, ...]
+
+
+class _Batches(Dataset[_Loaded]):
+    """The batches of a plan, loaded on demand in whichever process asks; nothing here is random."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        plan: Sequence[BatchPlan],
+        config: DataConfig,
+        tokenizer: Encodes,
+        cache: Cache | None,
+    ) -> None:
+        self.manifest, self.plan, self.config, self.tokenizer, self.cache = (
+            manifest,
+            plan,
+            config,
+            tokenizer,
+            cache,
+        )
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, number: int) -> _Loaded:
+        ids, audio, texts, bad = [], [], [], []
+        for index, speed in zip(self.plan[number].indices, self.plan[number].speeds, strict=True):
+            try:
+                cut = self.manifest[index]
+                audio.append(self._audio(index, cut, speed))
+            except DataError as error:
+                bad.append(f"{self.manifest.where(index)}: {error}")
+                continue
+            ids.append(cut.id)
+            texts.append(text_of(cut, case=self.config.case))
+        return _Loaded(self._collate(ids, audio, texts) if ids else None, tuple(bad))
+
+    def _audio(self, index: int, cut: Cut, speed: float) -> Samples:
+        if self.cache is None:
+            return load_audio(cut, speed=speed)
+        samples = self.cache.get(index)
+        if samples is None:
+            samples = self.cache.put(index, load_audio(cut))
+        return resample(samples, SAMPLE_RATE * speed)
+
+    def _collate(self, ids: list[str], audio: list[Samples], texts: list[str]) -> Batch:
+        tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.int64) for text in texts]
+        samples = [torch.from_numpy(samples) for samples in audio]
+        return Batch(
+            ids=tuple(ids),
+            samples=torch.nn.utils.rnn.pad_sequence(samples, batch_first=True),
+            sample_lens=torch.tensor([len(one) for one in samples]),
+            tokens=torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
+            token_lens=torch.tensor([len(one) for one in tokens]),
+            texts=tuple(texts),
+        )
+
+
+class Loader:
+    """An iterable of batches: each `iter` goes through the rest of the current epoch, then moves on to the
+    next.
+
+    With `training`, utterances outside the configured lengths are left out, and epochs are shuffled, weighted
+    and changed in speed; else every utterance comes once, as it is, from long to short. `leave_out` are
+    (path, line) of the manifests that validation found bad. The batches depend on the seed and the epoch
+    alone; `state_dict` counts those handed out, so a resumed loader goes on with the next one, at once.
+
+    Raises:
+        DataError: no utterance to train on; while iterating, audio that cannot be read (unless
+            `config.skip_bad`, which counts them in `skipped`).
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        config: DataConfig,
+        tokenizer: Encodes,
+        *,
+        training: bool,
+        weights: Sequence[float] = (),
+        leave_out: Collection[tuple[Path, int]] = (),
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.config, self.tokenizer = config, tokenizer
+        self.manifest = Manifest(paths, leave_out=leave_out)
+        self.epoch = 0
+        self.batch = 0
+        self.skipped: dict[str, None] = {}
+        """A message for each utterance left out because its audio could not be read."""
+        durations = self.manifest.durations
+        each = np.array(weights or [1.0] * len(paths))[self.manifest.owner] if len(durations) else np.zeros(0)
+        if training:
+            inside = (durations >= config.min_seconds) & (durations <= config.max_seconds)
+            each = np.where(inside, each, 0.0)
+            if outside := int((~inside).sum()):
+                log.info(
+                    "%d of %d utterances are shorter than %g s or longer than %g s and are left out",
+                    outside, len(inside), config.min_seconds, config.max_seconds,
+                )  # fmt: skip
+        if not each.any():
+            raise DataError(
+                f"no utterances to use in {', '.join(map(str, paths)) or 'an empty list of manifests'}"
+            )
+        self.seconds = float((durations * each).sum())
+        """Of speech in an epoch, before speed perturbation."""
+        self._sampler = Sampler(
+            durations,
+            max_duration=config.max_duration,
+            weights=each,
+            speeds=config.speeds,
+            jitter=config.jitter,
+            seed=config.seed,
+            shuffle=training,
+            rank=rank,
+            world_size=world_size,
+        )
+        self._cache = Cache(np.ceil(durations * SAMPLE_RATE).astype(np.int64) + 2) if config.cache else None
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, first = self.epoch, self.batch
+        plan = self._sampler.plan(epoch)[first:]
+        dataset = _Batches(self.manifest, plan, self.config, self.tokenizer, self._cache)
+        workers = min(self.config.workers, len(plan), os.cpu_count() or 1)
+        # Forked workers share the manifest and the cache; elsewhere each gets a copy.
+        fork = "fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None
+        batches = DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context=fork,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else torch would draw from the global one, which the model draws from
+        )
+        for number, loaded in enumerate(batches, first + 1):
+            # Before the yield: while a batch is trained on, be it the last, the state is that after it.
+            self.epoch, self.batch = (epoch, number) if number < len(self) else (epoch + 1, 0)
+            if loaded.bad and not self.config.skip_bad:
+                raise DataError(loaded.bad[0])
+            for message in loaded.bad:
+                if message not in self.skipped:
+                    log.warning("left out: %s", message)
+                self.skipped[message] = None
+            if loaded.batch is not None:
+                yield loaded.batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands, and what the order depends on."""
+        order = {"seed": self.config.seed, "utterances": len(self.manifest), "batches": len(self)}
+        return {"epoch": self.epoch, "batch": self.batch, **order}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where a loader with the same manifests and settings stood.
+
+        Raises:
+            DataError: the order is another one now (manifests, batch size, seed or number of processes
+                changed); set `epoch` instead, to go on at an epoch's beginning.
+        """
+        now = self.state_dict()
+        for key in ("seed", "utterances", "batches"):
+            if state[key] != now[key]:
+                raise DataError(
+                    f"the training data changed since the checkpoint ({key}: {state[key]} then, {now[key]} now), so "
+                    "its place in the epoch is lost; restore the settings, or start anew from its weights"
+                )
+        self.epoch, self.batch = state["epoch"], state["batch"]

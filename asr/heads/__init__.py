@@ -1,0 +1,9 @@
+"""Heads: frames -> losses and tokens."""
+
+from __future__ import annotations
+
+from asr.heads.base import BLANK, Emission, Head
+from asr.heads.ctc import CTC, CTCConfig
+from asr.heads.transducer import Transducer, TransducerConfig
+
+__all__ = ["BLANK", "CTC", "CTCConfig", "Emission", "Head", "Transducer", "TransducerConfig"]

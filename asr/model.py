@@ -1,0 +1,180 @@
+"""The model: features, encoder, heads and tokenizer. READ FIRST.
+
+Everything that turns audio into words goes through `Model.step`: offline transcription gives it whole files,
+streaming gives it chunks, and both get the same tokens for the same chunk size.
+
+    samples (B, S) -> LogMel.step -> Encoder.step -> Head.step -> new tokens of each stream
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from asr.audio import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
+from asr.encoders import FULL_CONTEXT, Chunk, EncoderConfig, ZipformerConfig, build
+from asr.errors import ConfigError
+from asr.features import FeaturesConfig, LogMel
+from asr.heads import CTC, CTCConfig, Emission, Transducer, TransducerConfig
+from asr.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from asr.transcript import Transcript
+
+__all__ = ["Model", "ModelConfig", "ModelState"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What a model is made of. A head that is null is left out; the first of transducer and ctc decodes."""
+
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    encoder: EncoderConfig = field(default_factory=ZipformerConfig)
+    transducer: TransducerConfig | None = field(default_factory=TransducerConfig)
+    ctc: CTCConfig | None = field(default_factory=CTCConfig)
+    flush_ms: int = 320  # silence after the last word that lets the model emit it; training adds it, too
+
+    def __post_init__(self) -> None:
+        if self.transducer is None and self.ctc is None:
+            raise ConfigError(
+                "model: both heads, transducer and ctc, are null; leave out at least one of the two lines"
+            )
+        if self.flush_ms % (1000 // FRAMES_PER_SECOND):
+            raise ConfigError(f"model.flush_ms: {self.flush_ms} is not a whole number of 10 ms frames")
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """The states of a stream's (or a batch of streams') three parts."""
+
+    features: Any
+    encoder: Any
+    head: Any
+
+
+class Model(nn.Module):
+    """B streams of S samples at 16 kHz."""
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        self.features = LogMel(config.features)
+        self.encoder = build(config.encoder, config.features.bins)
+        self.heads = nn.ModuleDict()
+        if config.transducer is not None:
+            self.heads["transducer"] = Transducer(config.transducer, self.encoder.dim, tokenizer.size)
+        if config.ctc is not None:
+            self.heads["ctc"] = CTC(config.ctc, self.encoder.dim, tokenizer.size)
+        self.frame_seconds = self.encoder.subsampling / FRAMES_PER_SECOND
+        self.flush_samples = config.flush_ms * SAMPLE_RATE // 1000
+
+    def latency_ms(self, chunk: Chunk) -> int:
+        """How long after a chunk's first sample its words can be had: the chunk and the encoder's look-ahead."""
+        return (chunk.frames * self.encoder.subsampling + self.encoder.lookahead) * 1000 // FRAMES_PER_SECOND
+
+    @property
+    def latencies(self) -> tuple[int, ...]:
+        """Milliseconds that the model was trained for, lowest first; none for an offline model."""
+        return tuple(sorted(self.latency_ms(chunk) for chunk in self.encoder.chunk_sizes if not chunk.full))
+
+    def chunk_for(self, latency_ms: int | None) -> Chunk:
+        """The chunk of the longest latency not over `latency_ms`; None asks for full context.
+
+        Raises:
+            ConfigError: the model has no latency as short.
+        """
+        if latency_ms is None:
+            return FULL_CONTEXT
+        chunks = [c for c in self.encoder.chunk_sizes if not c.full and self.latency_ms(c) <= latency_ms]
+        if not chunks:
+            offered = ", ".join(map(str, self.latencies)) or "none, for it is an offline model"
+            raise ConfigError(
+                f"latency_ms: {latency_ms} is below what the model was trained for (offered: {offered})"
+            )
+        return max(chunks, key=self.latency_ms)
+
+    def samples_next(self, chunk: Chunk) -> int:
+        """Samples in a chunk: what each step takes, or a multiple of it."""
+        return chunk.frames * self.encoder.subsampling * HOP
+
+    def samples_first(self, chunk: Chunk) -> int:
+        """Samples that the first step of a stream takes: a chunk and the look-ahead."""
+        return self.samples_next(chunk) + self.encoder.lookahead * HOP
+
+    def flushed(self, samples: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S), (B,) -> the same in whole frames, with the silence after each that flushes its last word."""
+        extra = -(samples.shape[1] + self.flush_samples) % HOP + self.flush_samples
+        samples = nn.functional.pad(samples, (0, extra))
+        return samples, (lens + self.flush_samples).clamp(max=samples.shape[1])
+
+    def encode(self, samples: Tensor, lens: Tensor, chunk: Chunk = FULL_CONTEXT) -> tuple[Tensor, Tensor]:
+        """Whole utterances, in whole frames: (B, S), (B,) -> encoder frames (B, U, D), (B,)."""
+        return self.encoder(self.features(samples), -(-lens // HOP), chunk)  # type: ignore[no-any-return]
+
+    def init_state(self, batch: int, chunk: Chunk = FULL_CONTEXT, head: str | None = None) -> ModelState:
+        return ModelState(
+            self.features.init_state(batch),
+            self.encoder.init_state(batch, chunk),
+            self.head(head).init_state(batch),
+        )
+
+    def step(
+        self,
+        samples: Tensor,
+        lens: Tensor,
+        state: ModelState,
+        chunk: Chunk = FULL_CONTEXT,
+        head: str | None = None,
+    ) -> tuple[list[list[Emission]], ModelState]:
+        """The next samples (B, S) of B streams -> each stream's new tokens, and the next state.
+
+        S is `samples_first` at a stream's beginning and `samples_next` later, or whole chunks more; zeros fill up
+        what a stream lacks at its end, and `lens` (B,) tells where that is.
+        """
+        x, features = self.features.step(samples, state.features)
+        y, y_lens, encoder = self.encoder.step(x, -(-lens // HOP), state.encoder, chunk)
+        emissions, head_state = self.head(head).step(y, y_lens, state.head)
+        return emissions, ModelState(features, encoder, head_state)
+
+    def head(self, name: str | None = None) -> Any:
+        """The head of that name, or the one that decodes by default.
+
+        Raises:
+            ConfigError: the model has no such head.
+        """
+        if name is None:
+            return next(iter(self.heads.values()))
+        if name not in self.heads:
+            raise ConfigError(f"head: {name!r} is not one of this model's: {', '.join(self.heads)}")
+        return self.heads[name]
+
+    def transcribe(
+        self, audio: str | Path | np.ndarray, *, latency_ms: int | None = None, head: str | None = None
+    ) -> Transcript:
+        """Words with times and confidences of a file of any length and format, or of samples at 16 kHz.
+
+        With `latency_ms`, exactly the words that a live session of that latency gives; without, full context.
+        Raises AudioError for audio that cannot be read, ConfigError for a latency or head that the model lacks.
+        """
+        from asr.transcribe import transcribe
+
+        return transcribe(self, audio, latency_ms=latency_ms, head=head)
+
+    def transcribe_files(self, paths: Sequence[str | Path], **options: Any) -> Any:
+        """Many files, batched: see `asr.transcribe.transcribe_files`."""
+        from asr.transcribe import transcribe_files
+
+        return transcribe_files(self, paths, **options)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model as a bundle, a directory that `asr.load` reads."""
+        from asr.bundle import save
+
+        return save(self, path)

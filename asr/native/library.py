@@ -1,0 +1,87 @@
+"""The C library: found, opened, and its functions declared to ctypes.
+
+It holds no Python code: tensors go in as raw pointers, so one build serves every version of Python and torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+from ctypes import c_float, c_int, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+# Before the library is opened: it must find torch's OpenMP runtime and share its threads, for two pools
+# of threads that spin while they wait would take the cores from each other.
+import torch
+from torch import Tensor
+
+__all__ = ["address", "available", "library", "opened", "plain", "real", "reason"]
+
+FOLDER = Path(__file__).parent
+NAME = "_kernels"
+
+_ARGUMENTS: dict[str, list[type]] = {
+    "rill_swoosh_forward": [c_void_p, c_void_p, c_int64, c_float, c_float, c_int],
+    "rill_swoosh_backward": [c_void_p, c_void_p, c_void_p, c_int64, c_float, c_int],
+    "rill_lattice": [*[c_void_p] * 8, *[c_int64] * 3, c_int, c_int],
+    "rill_logits_scores": [*[c_void_p] * 6, c_int64, c_int64, c_int],
+    "rill_logits_gradient": [*[c_void_p] * 7, c_int64, c_int64, c_int],
+    "rill_joiner_hidden": [*[c_void_p] * 5, c_int64, c_int64, c_int],
+    "rill_joiner_hidden_gradient": [*[c_void_p] * 6, c_int64, c_int64, c_int],
+}
+
+
+@cache
+def opened() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or None and why not."""
+    files = [FOLDER / (NAME + suffix) for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    found = [file for file in files if file.exists()]
+    if not found:
+        return None, "it was not built; with a C compiler, `python -m asr.native.build` builds it"
+    try:
+        kernels = ctypes.CDLL(str(found[0]))
+        for name, arguments in _ARGUMENTS.items():
+            getattr(kernels, name).argtypes = arguments
+    except (OSError, AttributeError) as error:
+        return None, f"{found[0].name} cannot be used ({error}); `python -m asr.native.build` builds it anew"
+    return kernels, ""
+
+
+def available() -> bool:
+    """Whether the C kernels are in use. Without them everything works, more slowly."""
+    return opened()[0] is not None
+
+
+def reason() -> str:
+    """Why the C kernels are not in use and what to do about it; empty where they are."""
+    return opened()[1]
+
+
+def library() -> ctypes.CDLL:
+    """The opened library. Raises OSError, with the reason, where there is none."""
+    kernels, why = opened()
+    if kernels is None:
+        raise OSError(f"asr.native: {why}")
+    return kernels
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Where a contiguous CPU tensor begins; None stays NULL."""
+    if tensor is None:
+        return None
+    assert tensor.is_contiguous() and tensor.device.type == "cpu"
+    return tensor.data_ptr()
+
+
+def plain(*tensors: Tensor) -> bool:
+    """Whether a kernel may read these: float32 on the CPU, with memory behind them."""
+    return all(x.dtype is torch.float32 and x.device.type == "cpu" and real(x) for x in tensors)
+
+
+def real(x: Tensor) -> bool:
+    """Whether a tensor has memory: tracing (torch.compile, torch.export, ONNX) brings some that have none, and
+    must see torch's own operations."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return False
+    return type(x) in (Tensor, torch.nn.Parameter)

@@ -1,0 +1,87 @@
+"""The most probable token at each step: batched over streams, and the same for any split of the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from asr.heads.base import BLANK, Emission
+
+__all__ = ["ctc_greedy", "transducer_greedy"]
+
+
+def ctc_greedy(
+    log_probabilities: Tensor, lens: Tensor, previous: Tensor, frame: Tensor
+) -> tuple[list[list[Emission]], Tensor]:
+    """Best token of each frame, runs of one token merged, blanks dropped.
+
+    log_probabilities: (B, U, V); lens: (B,); previous: (B,) the best token of the frame before; frame: (B,) the
+    number of the first frame. Returns the emissions and the best token of each stream's last frame.
+    """
+    score, best = log_probabilities.max(-1)
+    before = torch.cat([previous[:, None], best], 1)
+    real = torch.arange(best.shape[1], device=best.device) < lens[:, None]
+    emits = real & (best != BLANK) & (best != before[:, :-1])
+    last = before.gather(1, lens[:, None])[:, 0]
+    return _emissions(emits, best, score, frame), last
+
+
+def _emissions(emits: Tensor, token: Tensor, score: Tensor, frame: Tensor) -> list[list[Emission]]:
+    out: list[list[Emission]] = [[] for _ in range(len(emits))]
+    stream, index = emits.nonzero(as_tuple=True)
+    columns = (stream, token[stream, index], frame[stream] + index, score[stream, index])
+    for b, t, f, s in zip(*(column.tolist() for column in columns), strict=True):
+        out[b].append(Emission(t, f, s))
+    return out
+
+
+def transducer_greedy(
+    encoder: Tensor,
+    lens: Tensor,
+    context: Tensor,
+    frame: Tensor,
+    *,
+    predict: Callable[[Tensor], Tensor],
+    join: Callable[[Tensor, Tensor], Tensor],
+    max_symbols: int,
+    window: int = 8,
+) -> tuple[list[list[Emission]], Tensor]:
+    """Emit the best token and stay on the frame, or move on at blank or after `max_symbols` tokens.
+
+    Streams go on independently (Bataev et al. 2024, label looping): each looks at `window` frames at once with its
+    present context and jumps to the first that is not blank.
+
+    encoder: (B, U, J) projected frames; context: (B, C) the last tokens; frame: (B,) the number of the first frame;
+    predict: (B, C) -> (B, J); join: (B, W, J), (B, 1, J) -> logits (B, W, V).
+    """
+    batch, frames, width = encoder.shape
+    out: list[list[Emission]] = [[] for _ in range(batch)]
+    at, symbols = torch.zeros_like(lens), torch.zeros_like(lens)
+    ahead = torch.arange(min(window, max(1, frames)), device=encoder.device)
+    predicted = predict(context)[:, None]
+    while bool((at < lens).any()):
+        index = at[:, None] + ahead
+        seen = encoder.gather(1, index.clamp(max=frames - 1)[..., None].expand(-1, -1, width))
+        logits = join(seen, predicted)
+        best = logits.argmax(-1)
+        spoken = (best != BLANK) & (index < lens[:, None])
+        first = spoken.to(torch.uint8).argmax(1)
+        emits = spoken.gather(1, first[:, None])[:, 0]
+        token = best.gather(1, first[:, None])[:, 0]
+        streams = emits.nonzero()[:, 0]
+        if len(streams):
+            chosen = logits[streams, first[streams]].log_softmax(-1).gather(1, token[streams, None])[:, 0]
+            where = frame[streams] + at[streams] + first[streams]
+            for b, t, f, s in zip(
+                streams.tolist(), token[streams].tolist(), where.tolist(), chosen.tolist(), strict=True
+            ):
+                out[b].append(Emission(t, f, s))
+            context = torch.where(emits[:, None], torch.cat([context[:, 1:], token[:, None]], 1), context)
+            predicted = predict(context)[:, None]
+        symbols = torch.where(emits, torch.where(first > 0, 1, symbols + 1), 0)
+        full = symbols >= max_symbols
+        at = torch.where(emits, at + first + full.long(), at + len(ahead))
+        symbols = torch.where(full, 0, symbols)
+    return out, context

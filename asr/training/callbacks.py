@@ -1,0 +1,203 @@
+"""What happens around the batches: the clock, checkpoints, validation, logs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+
+from asr.audio import HOP, SAMPLE_RATE
+from asr.training import pictures
+from asr.training.measure import measure
+from asr.training.task import Item, Task
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from asr.dataset import Batch
+    from asr.heads.base import Emission
+    from asr.training.checkpoints import RunFolder
+
+__all__ = ["Clock", "Keeper", "Logs", "Validation", "describe"]
+
+log = logging.getLogger("asr.training")
+
+
+class Clock(pl.Callback):
+    """Counts batches and hours, and ends training when the budget is used up. Comes first of the callbacks."""
+
+    def __init__(self) -> None:
+        self.stop = False  # set from a signal handler: end after the batch at hand
+        self._last = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, task: Task) -> None:  # type: ignore[override]
+        self._last = time.monotonic()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        # All processes must end at the same batch, whichever was told to.
+        seconds, stop = trainer.strategy.broadcast((now - self._last, self.stop))
+        self._last = now
+        task.count(batch, seconds / 3600)
+        if stop or task.share >= 1.0:
+            trainer.should_stop = True
+
+
+class Validation(pl.Callback):
+    """Decodes the dev set by each head, offline and streamed, and keeps the best checkpoint by word error rate."""
+
+    def __init__(self, dev: Iterable[Batch], folder: RunFolder, writer: SummaryWriter | None) -> None:
+        self.dev = dev
+        self.folder = folder
+        self.writer = writer
+        self._epoch = 0
+        self._batches = 0
+        self._time = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, task: Task) -> None:  # type: ignore[override]
+        self._epoch, self._batches = int(task.progress.epochs), task.progress.batches
+        self._time = time.monotonic()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
+    ) -> None:
+        if task.progress.batches > self._batches and (trainer.should_stop or self._due(task)):
+            self._epoch, self._batches = int(task.progress.epochs), task.progress.batches
+            self.run(trainer, task)
+            self._time = time.monotonic()
+
+    def _due(self, task: Task) -> bool:
+        c = task.config
+        if c.validate_batches is None and c.validate_minutes is None:
+            return int(task.progress.epochs) > self._epoch
+        batches, minutes = task.progress.batches - self._batches, (time.monotonic() - self._time) / 60
+        return batches >= (c.validate_batches or math.inf) or minutes >= (c.validate_minutes or math.inf)
+
+    def run(self, trainer: pl.Trainer, task: Task) -> None:
+        """Validate now. Each process decodes the whole dev set, so that they need not meet; the first one reports."""
+        start = time.monotonic()
+        task.model.eval()
+        try:
+            measured = measure(task.model, self.dev, example=partial(self._show, task))
+        finally:
+            task.model.train()
+        score = float(trainer.strategy.broadcast(measured.score))
+        progress = task.progress
+        better = score < progress.best
+        if better:
+            progress.best, progress.best_batches = score, progress.batches
+        scalars = measured.scalars(1000 * task.model.frame_seconds)
+        if trainer.is_global_zero:
+            for name, value in scalars.items():
+                if self.writer is not None:
+                    self.writer.add_scalar(name, value, progress.batches)
+            self.folder.add_snapshot(task.average, keep=task.config.keep_averages)
+        self.folder.save(trainer, best=better)
+        told = "  ".join(
+            f"{name.removeprefix('dev/')} {_number(name, value)}" for name, value in scalars.items()
+        )
+        log.info(
+            "dev at batch %d: %s  (%.1f s)%s",
+            progress.batches, told, time.monotonic() - start, "  best so far" if better else "",
+        )  # fmt: skip
+
+    def _show(self, task: Task, head: str, batch: Batch, emissions: list[Emission]) -> None:
+        """The last (shortest) utterance's text in the log; its spectrogram with the tokens' times in TensorBoard."""
+        tokenizer = task.model.tokenizer
+        log.info("reference  %s", batch.texts[-1])
+        log.info("%-10s %s", head, tokenizer.decode([e.token for e in emissions]))
+        if self.writer is None:
+            return
+        length = int(batch.sample_lens[-1])
+        features = task.model.features(batch.samples[-1:, : length - length % HOP])[0].float().cpu()
+        marks = [(e.frame * task.model.frame_seconds, tokenizer.piece(e.token)) for e in emissions]
+        image = pictures.spectrogram(features, marks, title=batch.texts[-1])
+        self.writer.add_image(f"alignment/{head}", image, task.progress.batches, dataformats="HWC")
+
+
+class Keeper(pl.Callback):
+    """Saves the last checkpoint every so many minutes, and when training ends. Comes after `Validation`."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._time = 0.0
+        self._saved = -1
+
+    def on_train_start(self, trainer: pl.Trainer, task: Task) -> None:  # type: ignore[override]
+        self._time, self._saved = time.monotonic(), task.progress.items
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
+    ) -> None:
+        due = trainer.strategy.broadcast(time.monotonic() - self._time >= task.config.save_minutes * 60)
+        if trainer.should_stop or due:
+            self.folder.save(trainer)
+            self._time = time.monotonic()
+
+
+class Logs(pl.Callback):
+    """Every `log_batches`: a line in the log, curves in TensorBoard."""
+
+    def __init__(self, writer: SummaryWriter | None) -> None:
+        self.writer = writer
+        self._restart()
+
+    def _restart(self) -> None:
+        self._time = time.monotonic()
+        self._seconds = 0.0
+        self._count = 0
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, task: Task) -> None:  # type: ignore[override]
+        self._restart()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
+    ) -> None:
+        self._seconds += float(batch.batch.sample_lens.sum()) / SAMPLE_RATE * trainer.world_size
+        self._count += 1
+        for name, value in task.last_losses.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        if self._count < task.config.log_batches * task.config.accumulate and task.progress.items > 1:
+            return
+        means = {name: float(value) / self._count for name, value in self._sums.items()}
+        speed = self._seconds / max(time.monotonic() - self._time, 1e-9)
+        self._restart()
+        if not trainer.is_global_zero:
+            return
+        optimizer, progress = task.optimizer, task.progress
+        log.info("%s", describe(task, means, speed))
+        if self.writer is not None:
+            scalars = {f"train/{name}": value for name, value in means.items()}
+            scalars |= {
+                "train/learning rate": optimizer.param_groups[0]["lr"],
+                "train/gradient norm": optimizer.gradient_norm,
+                "train/clipped to": optimizer.clipped,
+                "train/epochs": progress.epochs,
+                "train/seconds of speech per second": speed,
+            }
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, progress.batches)
+
+
+def describe(task: Task, means: Mapping[str, float], speed: float) -> str:
+    """A line of the log."""
+    p, optimizer = task.progress, task.optimizer
+    parts = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if name != "loss")
+    return (
+        f"batch {p.batches}  epoch {p.epochs:.2f}  loss {means['loss']:.4f} ({parts})  "
+        f"rate {optimizer.param_groups[0]['lr']:.5f}  norm {optimizer.gradient_norm:.3g}  clip {optimizer.clipped:.2f}  "
+        f"{speed:.1f} s/s  {p.hours:.2f} h"
+    )
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:.2f} %" if "WER" in name else f"{value:.4f}"

@@ -1,0 +1,63 @@
+"""What a recipe's YAML may say about training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from asr.dataset import SpecAugmentConfig
+
+__all__ = ["TrainConfig"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how fast and how often. A batch is one optimizer step, `accumulate` batches of the data.
+
+    Length: training ends when `epochs` or `hours` (of wall time, over all resumed runs) is reached, whichever first.
+    """
+
+    hours: float | None = None
+    epochs: float = 30.0
+    seed: int = 1
+    threads: int = 0  # 0: as many as the process may use
+    precision: Literal["auto", "32", "bf16"] = "auto"  # auto: bf16 where the device computes it in hardware
+    accumulate: int = 1
+
+    clock: Literal["batches", "budget"] = "batches"  # what the rate falls with: see asr/training/schedule.py
+    base_lr: float = 0.045
+    lr_batches: float = 7500.0
+    lr_epochs: float = 3.5
+    lr_share: float = 0.1  # of the budget, for clock: budget
+    warmup_batches: float = 500.0
+    clip: float | None = 2.0  # times the median gradient norm
+
+    spec_augment: SpecAugmentConfig | None = SpecAugmentConfig()
+    # Weights of the losses by head or by head and part ("transducer.simple"); unnamed heads weigh 1.
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    # Modules' own schedules (dropout, Balancer) count batches; set, they count batches of so many seconds of speech.
+    # icefall's schedules are tuned for 600.
+    scheduled_batch_seconds: float | None = None
+
+    validate_batches: int | None = None  # None: after every epoch
+    validate_minutes: float | None = None
+    validate_utterances: int = 400  # at most, spread evenly over the dev set
+    save_minutes: float = 10.0
+    keep_averages: int = 30  # snapshots of the running average, from which `asr average` takes spans
+    average_batches: int = 10  # parameters enter the running average every so many batches
+    log_batches: int = 20
+    skip_nonfinite: int = (
+        0  # batches whose loss or gradient is not finite that are skipped before training stops
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "accumulate", "base_lr", "lr_batches", "lr_epochs", "lr_share", "log_batches"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0, not {getattr(self, name)}")
+        for name in ("average_batches", "keep_averages", "save_minutes", "validate_utterances"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0, not {getattr(self, name)}")
+        for name in ("hours", "clip", "validate_batches", "validate_minutes", "scheduled_batch_seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be more than 0 or null, not {value}")

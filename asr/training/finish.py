@@ -1,0 +1,119 @@
+"""From a run to a bundle: which average of the parameters is best."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from asr.errors import DataError
+from asr.model import Model
+from asr.training.average import span_average
+from asr.training.checkpoints import RunFolder, Snapshot
+from asr.training.measure import measure
+from asr.training.recipe import dev_loader, load_run, load_weights
+
+__all__ = ["average", "spans"]
+
+log = logging.getLogger(__name__)
+
+_SHARES = (0.1, 0.25, 0.5)  # of the run, counted from its end
+
+
+def average(
+    run_dir: str | PathLike[str],
+    *,
+    last: int | None = None,
+    span: tuple[int, int] | None = None,
+    out: str | PathLike[str] | None = None,
+) -> Path:
+    """Write a bundle of averaged parameters from a run's folder, by default to its `bundle/`; returns its path.
+
+    last: average over the last so many batches. span: over the batches after the first number up to the second. Both
+    are widened to the nearest snapshots. With neither, the last tenth, quarter and half of the run and the best
+    checkpoint are decoded on the dev set, and the one with the fewest errors is taken.
+
+    Raises:
+        DataError: no checkpoint in the folder, or no snapshot in the span.
+    """
+    folder = RunFolder(Path(run_dir))
+    if not folder.last.exists():
+        raise DataError(f"{folder.path} holds no checkpoint: `asr train` writes {folder.last}")
+    recipe, model = load_run(folder)
+    model.eval()
+    snapshots = folder.snapshots()
+    if span is not None or last is not None:
+        if not snapshots:
+            raise DataError(
+                f"{folder.checkpoints} holds no snapshot of the average yet; train on until a validation"
+            )
+        after, end = (
+            span if span is not None else (max(0, snapshots[-1].batches - (last or 0)), snapshots[-1].batches)
+        )
+        early, late = _enclosing(snapshots, after, end)
+        _put(model, _mean(early, late))
+        log.info("the average over batches %d to %d", early.batches if early else 0, late.batches)
+    elif recipe.data.dev:
+        dev = dev_loader(recipe, model.tokenizer)
+        results: list[tuple[float, str, dict[str, Tensor]]] = []
+        for name, parameters in _candidates(model, folder, snapshots):
+            _put(model, parameters)
+            score = measure(model, dev).score
+            log.info("%s: %.2f %% word errors on dev", name, 100 * score)
+            results.append((score, name, parameters))
+        _, name, parameters = min(results, key=lambda result: result[0])
+        _put(model, parameters)
+        log.info("the bundle gets %s", name)
+    elif snapshots:
+        _put(model, _mean(*_enclosing(snapshots, *spans(snapshots)[0])))
+    path = Path(out) if out is not None else folder.bundle
+    model.save(path)
+    log.info("wrote %s", path)
+    return path
+
+
+def spans(snapshots: list[Snapshot]) -> list[tuple[int, int]]:
+    """(after, up to) of the spans to try, from short to long, each different in snapshots."""
+    if not snapshots:
+        return []
+    end = snapshots[-1].batches
+    starts = [0, *(s.batches for s in snapshots[:-1])]
+    near = {min(starts, key=lambda start: abs(start - end * (1 - share))) for share in _SHARES}
+    return [(start, end) for start in sorted(near, reverse=True)]
+
+
+def _candidates(
+    model: Model, folder: RunFolder, snapshots: list[Snapshot]
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    for after, end in spans(snapshots):
+        yield f"the average over batches {after} to {end}", _mean(*_enclosing(snapshots, after, end))
+    best = folder.best if folder.best.exists() else folder.last
+    load_weights(model, folder, best)
+    yield f"checkpoint {best.name}", {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def _enclosing(snapshots: list[Snapshot], after: int, end: int) -> tuple[Snapshot | None, Snapshot]:
+    """The smallest span of snapshots that holds the batches (after, end]; None stands for the run's beginning."""
+    late = [s for s in snapshots if s.batches >= end]
+    if not late or after >= end:
+        raise DataError(
+            f"no average over batches {after} to {end}: snapshots are at {', '.join(str(s.batches) for s in snapshots)}"
+        )
+    early = [s for s in snapshots if s.batches <= after and s.batches < late[0].batches]
+    return (early[-1] if early else None), late[0]
+
+
+def _mean(early: Snapshot | None, late: Snapshot) -> dict[str, Tensor]:
+    if early is None:
+        return late.load()
+    return span_average(early.load(), early.batches, late.load(), late.batches)
+
+
+@torch.no_grad()
+def _put(model: Model, parameters: Mapping[str, Tensor]) -> None:
+    for name, p in model.named_parameters():
+        p.copy_(parameters[name])

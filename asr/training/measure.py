@@ -1,0 +1,85 @@
+"""How good a model in training is: losses and word errors on the dev set, by real decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from asr.encoders.base import FULL_CONTEXT, Chunk
+from asr.evaluate import Errors, count_errors, decode_frames
+from asr.training.task import head_losses
+
+if TYPE_CHECKING:
+    from asr.dataset import Batch
+    from asr.heads.base import Emission
+    from asr.model import Model
+
+__all__ = ["Measured", "measure", "streaming_chunk"]
+
+
+def streaming_chunk(chunks: Iterable[Chunk]) -> Chunk | None:
+    """The one to validate beside full context: the middle of those that stream."""
+    found = sorted((chunk for chunk in chunks if not chunk.full), key=lambda chunk: chunk.frames)
+    return found[len(found) // 2] if found else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of a dev set: losses per frame by name, and word errors by head and chunk."""
+
+    losses: dict[str, float]
+    errors: dict[tuple[str, Chunk], Errors]
+
+    @property
+    def score(self) -> float:
+        """The word error rate that runs are compared by: the best head's mean over offline and streamed."""
+        heads = {head for head, _ in self.errors}
+        rates = [[e.rate for (head, _), e in self.errors.items() if head == one] for one in heads]
+        return min(sum(found) / len(found) for found in rates)
+
+    def scalars(self, milliseconds: float) -> dict[str, float]:
+        """Losses, and word error rates in per cent, by name; an output frame lasts `milliseconds`."""
+        named = {f"dev/{name}": value for name, value in self.losses.items()}
+        for (head, chunk), errors in self.errors.items():
+            way = "" if chunk.full else f" {chunk.frames * milliseconds:.0f} ms"
+            named[f"dev/WER {head}{way}"] = 100 * errors.rate
+        return named
+
+
+@torch.no_grad()
+def measure(
+    model: Model,
+    dev: Iterable[Batch],
+    *,
+    example: Callable[[str, Batch, list[Emission]], None] | None = None,
+) -> Measured:
+    """Losses in full context, and word errors of each head offline and streamed, case aside.
+
+    example: called once for each head with a batch, and what was decoded offline of its last utterance.
+    """
+    chunks = [FULL_CONTEXT]
+    if (streaming := streaming_chunk(model.encoder.chunk_sizes)) is not None:
+        chunks.append(streaming)
+    device = next(model.parameters()).device
+    sums: dict[str, float] = {}
+    frames = 0
+    errors: dict[tuple[str, Chunk], Errors] = {}
+    for number, batch in enumerate(dev):
+        batch = batch.to(device)
+        wanted = [text.lower() for text in batch.texts]
+        for chunk in chunks:
+            y, y_lens = model.encode(*model.flushed(batch.samples, batch.sample_lens), chunk)
+            if chunk.full:
+                frames += int(y_lens.sum())
+                for name, loss in head_losses(model, y, y_lens, batch).items():
+                    sums[name] = sums.get(name, 0.0) + float(loss.sum())
+            for head in model.heads:
+                found = decode_frames(model, y, y_lens, head)
+                texts = [model.tokenizer.decode([e.token for e in emissions]).lower() for emissions in found]
+                errors[head, chunk] = errors.get((head, chunk), Errors()) + count_errors(wanted, texts)
+                if number == 0 and chunk.full and example is not None:
+                    example(head, batch, found[-1])
+    return Measured({name: value / max(frames, 1) for name, value in sums.items()}, errors)

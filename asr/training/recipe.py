@@ -1,0 +1,112 @@
+"""From a recipe to the things that it describes: tokenizer, model, dev set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from asr import config as configuration
+from asr.dataset import DataConfig, Loader
+from asr.dataset.cuts import text_of
+from asr.dataset.manifest import Manifest
+from asr.errors import ConfigError
+from asr.evaluate import spread_loader
+from asr.model import Model, ModelConfig
+from asr.tokenizer import Tokenizer
+from asr.training.checkpoints import RunFolder
+from asr.training.config import TrainConfig
+
+__all__ = ["RecipeConfig", "TokenizerConfig", "build", "dev_loader", "load_run", "load_weights"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Trained on the transcripts of the training data; `vocabulary` counts the blank and is ignored by characters.
+
+    `byte_fallback` spends 256 tokens on bytes, which spell any character that the transcripts lack.
+    """
+
+    kind: Literal["unigram", "bpe", "characters"] = "unigram"
+    vocabulary: int = 500
+    byte_fallback: bool = True
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """A recipe: the model, the data and the training, all that `asr train` needs."""
+
+    model: ModelConfig
+    tokenizer: TokenizerConfig
+    data: DataConfig
+    train: TrainConfig = TrainConfig()
+
+
+def build(recipe: RecipeConfig, folder: RunFolder, *, leave_out: Collection[tuple[Path, int]] = ()) -> Model:
+    """The recipe's model with fresh weights, and the folder's tokenizer, trained on the transcripts at first.
+
+    Writes `config.yaml` and the tokenizer into the folder.
+
+    Raises:
+        ConfigError: the folder holds a run of another model.
+    """
+    path = folder.path / "config.yaml"
+    if folder.last.exists() and path.exists():
+        before = configuration.load(RecipeConfig, path)
+        for name in ("model", "tokenizer"):
+            if getattr(before, name) != getattr(recipe, name):
+                raise ConfigError(
+                    f"{folder.path} holds a run with another {name}; take another output folder, or remove "
+                    f"{folder.checkpoints} to start over"
+                )
+    stored = folder.path / f"tokenizer.{recipe.tokenizer.kind}"
+    if folder.last.exists() and stored.exists():
+        tokenizer = Tokenizer.from_bytes(recipe.tokenizer.kind, stored.read_bytes())
+    else:
+        texts = [
+            text_of(cut, case=recipe.data.case) for cut in Manifest(recipe.data.train, leave_out=leave_out)
+        ]
+        c = recipe.tokenizer
+        tokenizer = Tokenizer.train(
+            texts, kind=c.kind, vocabulary=c.vocabulary, byte_fallback=c.byte_fallback
+        )
+        stored.write_bytes(tokenizer.to_bytes())
+        log.info(
+            "tokenizer: %d %s tokens from %d transcripts", tokenizer.size, recipe.tokenizer.kind, len(texts)
+        )
+    path.write_text(configuration.to_yaml(recipe), encoding="utf-8")
+    torch.manual_seed(recipe.train.seed)
+    return Model(recipe.model, tokenizer)
+
+
+def dev_loader(recipe: RecipeConfig, tokenizer: Tokenizer) -> Loader:
+    """At most `train.validate_utterances` of the dev set, spread evenly over it."""
+    # One process reads: the batches are few, and the trainer's cores are busy with them.
+    config = replace(recipe.data, workers=min(recipe.data.workers, 1))
+    return spread_loader(recipe.data.dev, config, tokenizer, limit=recipe.train.validate_utterances)
+
+
+def load_run(folder: RunFolder) -> tuple[RecipeConfig, Model]:
+    """A run's recipe, and its model with the weights of the last checkpoint.
+
+    Raises:
+        ConfigError, DataError: the folder holds no run.
+    """
+    recipe = configuration.load(RecipeConfig, folder.path / "config.yaml")
+    stored = folder.path / f"tokenizer.{recipe.tokenizer.kind}"
+    model = Model(recipe.model, Tokenizer.from_bytes(recipe.tokenizer.kind, stored.read_bytes()))
+    load_weights(model, folder, folder.last)
+    return recipe, model
+
+
+def load_weights(model: Model, folder: RunFolder, path: Path) -> None:
+    """Put a checkpoint's weights into a model."""
+    weights = folder.load(path)["state_dict"]
+    assert isinstance(weights, dict)
+    model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})

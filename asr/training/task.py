@@ -1,0 +1,300 @@
+"""One training task for every model: batch -> features -> SpecAugment -> encoder -> losses of the heads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr.audio import HOP, SAMPLE_RATE
+from asr.dataset import Batch, Loader
+from asr.encoders.base import FULL_CONTEXT, Chunk
+from asr.errors import DataError
+from asr.training.average import RunningAverage
+from asr.training.config import TrainConfig
+from asr.training.optimizer import NonFiniteGradient, ScaledAdam
+from asr.training.schedule import eden, eden_of_budget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asr.model import Model
+
+log = logging.getLogger("asr.training")
+
+__all__ = ["Item", "Progress", "Task", "head_losses", "losses", "stream"]
+
+
+@dataclass
+class Progress:
+    """How far training is; saved with each checkpoint, and all that the next batch depends on beside the weights."""
+
+    batches: int = 0  # optimizer steps
+    items: int = 0  # batches of the data
+    epochs: float = 0.0  # fractions counted
+    seconds: float = 0.0  # of speech, over all epochs
+    hours: float = 0.0  # of wall time, over all runs
+    skipped: int = 0
+    best: float = math.inf  # the lowest word error rate on dev
+    best_batches: int = 0
+    data: dict[str, int] = field(default_factory=dict)  # where the loader stands
+
+
+@dataclass(frozen=True)
+class Item:
+    """A batch, with where the loader stands once it is trained on."""
+
+    batch: Batch
+    position: dict[str, int]
+    epochs: float
+
+
+class _Skip(Exception):
+    """The batch gives no gradient."""
+
+
+def stream(loader: Loader) -> Iterator[Item]:
+    """Epoch after epoch without end. Lightning reads ahead, so each batch carries its own position."""
+    while True:
+        found = False
+        for batch in loader:
+            found = True
+            position = loader.state_dict()
+            yield Item(batch, position, loader.epoch + loader.batch / len(loader))
+        if not found:
+            raise DataError("an epoch gave no batch; see the log for the utterances that were left out")
+
+
+def losses(
+    model: Model, batch: Batch, chunk: Chunk, *, augment: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses of each utterance, (B,) by "head" or "head.part", and the encoder's output lengths (B,)."""
+    samples, lens = model.flushed(batch.samples, batch.sample_lens)
+    with torch.autocast(samples.device.type, enabled=False), torch.no_grad():
+        x = model.features(samples)
+    x_lens = -(-lens // HOP)
+    if augment is not None:
+        x = augment(x, x_lens)
+    y, y_lens = model.encoder(x, x_lens, chunk)
+    return head_losses(model, y, y_lens, batch), y_lens
+
+
+def head_losses(model: Model, y: Tensor, y_lens: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The losses of each utterance, (B,) by "head" or "head.part", from the encoder's frames (B, U, D), (B,)."""
+    found: dict[str, Tensor] = {}
+    for name, head in model.heads.items():
+        for part, loss in head.loss(y, y_lens, batch.tokens, batch.token_lens).items():
+            found[name if part == name else f"{name}.{part}"] = loss
+    return found
+
+
+class Task(pl.LightningModule):
+    """What Lightning trains.
+
+    The randomness of a batch (chunk, masks, dropout) follows from the seed and the number of the batch alone, so a run
+    that was stopped and resumed goes on as if nothing had happened.
+
+    augment: (B, T, F), (B,) lengths -> (B, T, F), for training only.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        config: TrainConfig,
+        *,
+        run_dir: Path,
+        augment: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.run_dir = run_dir
+        self.augment = augment
+        self.progress = Progress()
+        self.average = RunningAverage(model)
+        self.last_losses: dict[str, Tensor] = {}  # of the last batch, each a mean over frames
+        self.last_chunk = FULL_CONTEXT
+        self._batch: Batch | None = None  # the one being trained on, for messages
+
+    @property
+    def share(self) -> float:
+        """How much of the budget, epochs or hours, is used up: 0 to 1."""
+        c = self.config
+        return min(
+            1.0, max(self.progress.epochs / c.epochs, self.progress.hours / c.hours if c.hours else 0.0)
+        )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next batch."""
+        c, batch = self.config, self.progress.batches
+        if c.clock == "budget":
+            factor = eden_of_budget(batch, self.share, lr_share=c.lr_share, warmup_batches=c.warmup_batches)
+        else:
+            factor = eden(
+                batch,
+                self.progress.epochs,
+                lr_batches=c.lr_batches,
+                lr_epochs=c.lr_epochs,
+                warmup_batches=c.warmup_batches,
+            )
+        return c.base_lr * factor
+
+    @property
+    def optimizer(self) -> ScaledAdam:
+        optimizer = self.trainer.optimizers[0]
+        assert isinstance(optimizer, ScaledAdam)
+        return optimizer
+
+    def configure_optimizers(self) -> ScaledAdam:
+        return ScaledAdam(self.model.parameters(), self.rate, clipping_scale=self.config.clip)
+
+    def transfer_batch_to_device(self, batch: Item, device: torch.device, dataloader_idx: int) -> Item:
+        return replace(batch, batch=batch.batch.to(device))
+
+    def on_train_batch_start(self, batch: Item, batch_idx: int) -> None:
+        self._batch = batch.batch
+        seed = random.Random(f"{self.config.seed} {self.progress.items}").getrandbits(32)
+        # The chunk is the same on all ranks, so that none waits for another; masks and dropout differ.
+        self.last_chunk = random.Random(seed).choice(self.model.encoder.chunk_sizes)
+        random.seed(seed + self.global_rank)
+        np.random.seed((seed + self.global_rank) % (1 << 32))
+        torch.manual_seed(seed + self.global_rank)
+        count = self.progress.batches
+        if self.config.scheduled_batch_seconds:
+            count = int(self.progress.seconds / self.config.scheduled_batch_seconds)
+        for module in (self.model.encoder, *self.model.heads.values()):
+            if hasattr(module, "set_batch_count"):
+                module.set_batch_count(count)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+
+    def training_step(self, batch: Item, batch_idx: int) -> Tensor | None:
+        data = self.trainable(batch.batch)
+        if data is None:
+            return None
+        by_name, y_lens = losses(self.model, data, self.last_chunk, augment=self.augment)
+        frames = y_lens.sum()
+        self.last_losses = {name: loss.detach().sum() / frames for name, loss in by_name.items()}
+        total = self.weigh(by_name).sum() / frames
+        self.last_losses["loss"] = total.detach()
+        if not torch.isfinite(total):
+            if (
+                self.trainer.world_size > 1
+            ):  # all processes must stop or skip: the gradient will tell them all
+                return total * math.nan
+            self.not_finite("loss")
+            return None
+        return total
+
+    def trainable(self, batch: Batch) -> Batch | None:
+        """The batch without utterances that have more tokens than the model has frames: CTC cannot align them."""
+        frames = batch.sample_lens // (HOP * self.model.encoder.subsampling)
+        repeats = (batch.tokens[:, 1:] == batch.tokens[:, :-1]) & (
+            torch.arange(1, batch.tokens.shape[1], device=frames.device) < batch.token_lens[:, None]
+        )
+        fits = batch.token_lens + repeats.sum(dim=1) <= frames
+        if bool(fits.all()):
+            return batch
+        keep = fits.nonzero()[:, 0].tolist()
+        for i in sorted(set(range(len(batch.ids))) - set(keep)):
+            log.warning(
+                "left out %s: %d tokens in %d frames of the model; its text is another's, or too dense: %r",
+                batch.ids[i], batch.token_lens[i], frames[i], batch.texts[i],
+            )  # fmt: skip
+        if not keep:
+            return None
+        return Batch(
+            ids=tuple(batch.ids[i] for i in keep),
+            samples=batch.samples[keep],
+            sample_lens=batch.sample_lens[keep],
+            tokens=batch.tokens[keep],
+            token_lens=batch.token_lens[keep],
+            texts=tuple(batch.texts[i] for i in keep),
+        )
+
+    def weigh(self, by_name: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of the losses, (B,): "head.part" weighs as it says times what "head" weighs."""
+        weights = self.config.loss_weights
+        total: Tensor | None = None
+        for name, loss in by_name.items():
+            head = name.partition(".")[0]
+            weight = weights.get(head, 1.0) * (weights.get(name, 1.0) if name != head else 1.0)
+            total = weight * loss if total is None else total + weight * loss
+        assert total is not None
+        return total
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        def closure() -> Any:
+            assert optimizer_closure is not None
+            loss = optimizer_closure()
+            if loss is None:
+                raise _Skip
+            return loss
+
+        try:
+            optimizer.step(closure=closure)
+        except _Skip:
+            return
+        except NonFiniteGradient:
+            self.not_finite("gradient")
+            return
+        self.progress.batches += 1
+        if self.progress.batches % self.config.average_batches == 0:
+            self.average.update(self.model, self.progress.batches)
+
+    def count(self, item: Item, hours: float) -> None:
+        """Note that a batch of the data has been trained on, `hours` after the last."""
+        self.progress.items += 1
+        self.progress.epochs = item.epochs
+        self.progress.data = item.position
+        self.progress.seconds += float(item.batch.sample_lens.sum()) / SAMPLE_RATE * self.trainer.world_size
+        self.progress.hours += hours
+
+    def not_finite(self, what: str) -> None:
+        """Write down the batch at hand; skip it, or stop.
+
+        Raises:
+            DataError: more such batches than the configuration lets pass, with the file that names the utterances.
+        """
+        assert self._batch is not None
+        self.progress.skipped += 1
+        path = self.run_dir / f"nonfinite-{self.progress.batches}-{self.progress.skipped}.json"
+        record = {
+            "what": what,
+            "batches": self.progress.batches,
+            "epochs": self.progress.epochs,
+            "learning_rate": self.rate,
+            "chunk_frames": self.last_chunk.frames,
+            "losses": {name: float(loss) for name, loss in self.last_losses.items()},
+            "utterances": list(self._batch.ids),
+            "seconds": [round(n / SAMPLE_RATE, 3) for n in self._batch.sample_lens.tolist()],
+            "texts": list(self._batch.texts),
+        }
+        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if self.progress.skipped > self.config.skip_nonfinite:
+            raise DataError(
+                f"the {what} is not finite at batch {self.progress.batches}; its {len(self._batch.ids)} utterances are "
+                f"named in {path}. Look at them (`asr prepare` validates), lower train.base_lr, or let training pass "
+                "over such batches with train.skip_nonfinite"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["progress"] = vars(self.progress).copy()
+        checkpoint["average"] = self.average.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.progress = Progress(**checkpoint["progress"])
+        self.average.load_state_dict(checkpoint["average"])

@@ -1,0 +1,174 @@
+"""`train`: a recipe's YAML in, a bundle out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as pl
+import torch
+from rich.console import Console
+from rich.logging import RichHandler
+
+from asr import config as configuration
+from asr.dataset import DataConfig, Loader, SpecAugment, check
+from asr.training.bar import Bar
+from asr.training.callbacks import Clock, Keeper, Logs, Validation
+from asr.training.checkpoints import RunFolder
+from asr.training.finish import average
+from asr.training.recipe import RecipeConfig, build, dev_loader
+from asr.training.task import Task, stream
+from asr.training.trainer import make_trainer, precision, quiet, stopping
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["fit", "train"]
+
+log = logging.getLogger("asr.training")
+
+
+def train(
+    config_path: str | PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    hours: float | None = None,
+    out: str | PathLike[str] | None = None,
+) -> Path:
+    """Train a recipe to the end of its budget and return the path of the bundle.
+
+    A run that was stopped (by a signal, an error or a power cut) goes on from its last checkpoint when the same
+    command is given again. `hours` overrides `train.hours`. `out`, by default `runs/NAME` after the YAML's name,
+    takes checkpoints, logs and `bundle/`.
+
+    Raises:
+        ConfigError: the recipe is wrong, or `out` holds a run of another model.
+        DataError: bad data, a loss or gradient that is not finite, a full disk.
+    """
+    recipe = configuration.load(RecipeConfig, config_path, overrides=overrides)
+    if hours is not None:
+        recipe = replace(recipe, train=replace(recipe.train, hours=hours))
+    folder = RunFolder(Path(out) if out is not None else Path("runs") / Path(config_path).stem)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    with _logging(folder, console), quiet():
+        torch.set_num_threads(recipe.train.threads or len(os.sched_getaffinity(0)))
+        fit(recipe, folder, console)
+        return average(folder.path)
+
+
+def fit(recipe: RecipeConfig, folder: RunFolder, console: Console) -> Task:
+    """Everything up to the last batch; leaves checkpoints in the folder."""
+    c = recipe.train
+    bad = _check_data(recipe.data)
+    model = build(recipe, folder, leave_out=bad)
+    loader = Loader(
+        recipe.data.train,
+        recipe.data,
+        model.tokenizer,
+        training=True,
+        weights=recipe.data.weights,
+        leave_out=bad,
+        rank=int(os.environ.get("RANK", 0)),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+    )
+    task = Task(
+        model,
+        c,
+        run_dir=folder.path,
+        augment=SpecAugment(c.spec_augment) if c.spec_augment is not None else None,
+    )
+    if folder.last.exists():
+        checkpoint = folder.load(folder.last)
+        task.on_load_checkpoint(checkpoint)
+        if task.share >= 1.0:
+            log.info("the budget of %s is used up; only the bundle is written", folder.path)
+            return task
+        if task.progress.data:
+            loader.load_state_dict(task.progress.data)
+        log.info(
+            "going on from %s, batch %d, epoch %.2f", folder.last, task.progress.batches, task.progress.epochs
+        )
+        del checkpoint
+    parameters = sum(p.numel() for p in model.parameters())
+    log.info(
+        "%.1f M parameters, %.2f h of speech in %d batches an epoch, %s, %d threads",
+        parameters / 1e6, loader.seconds / 3600, len(loader), precision(c.precision), torch.get_num_threads(),
+    )  # fmt: skip
+    writer = _writer(folder)
+    clock = Clock()
+    callbacks: list[pl.Callback] = [clock]
+    if recipe.data.dev:
+        callbacks.append(Validation(dev_loader(recipe, model.tokenizer), folder, writer))
+    else:
+        log.warning("data.dev names no manifest: no validation, and the last average becomes the bundle")
+    callbacks += [Keeper(folder), Logs(writer)]
+    if console.is_terminal:
+        callbacks.append(Bar(console))
+    trainer = make_trainer(c, folder, callbacks)
+    with stopping(clock):
+        trainer.fit(
+            task, stream(loader), ckpt_path=folder.last if folder.last.exists() else None, weights_only=True
+        )
+    if writer is not None:
+        writer.close()
+    return task
+
+
+def _check_data(data: DataConfig) -> frozenset[tuple[Path, int]]:
+    """Validate all manifests and log what is in them; the lines to leave out."""
+    bad: frozenset[tuple[Path, int]] = frozenset()
+    for paths in (data.train, data.dev):
+        if paths:
+            report = check(paths, skip_bad=data.skip_bad)
+            log.info("%s", report.to_text(most=20))
+            bad |= report.bad
+    return bad
+
+
+def _writer(folder: RunFolder) -> SummaryWriter | None:
+    """TensorBoard's, where it is installed and this is the first process."""
+    if int(os.environ.get("RANK", 0)) != 0:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        log.info("tensorboard is not installed: no curves, only %s", folder.path / "train.log")
+        return None
+    return SummaryWriter(folder.path / "tensorboard")
+
+
+@contextlib.contextmanager
+def _logging(folder: RunFolder, console: Console) -> Iterator[None]:
+    """Log lines go to `train.log`, and to the terminal above the bar, or to stderr where there is none."""
+    logger = logging.getLogger("asr")
+    file = logging.FileHandler(folder.path / "train.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    screen: logging.Handler
+    if console.is_terminal:
+        screen = RichHandler(
+            console=console, show_path=False, show_level=False, markup=False, highlighter=None
+        )
+    else:
+        screen = logging.StreamHandler()
+        screen.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    for handler in (file, screen):
+        logger.addHandler(handler)
+    try:
+        yield
+    except Exception as error:
+        log.error("%s", error)
+        raise
+    finally:
+        logger.setLevel(level)
+        for handler in (file, screen):
+            logger.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,178 @@
+"""Offline transcription: files of any length, in memory that does not depend on it.
+
+Audio of at most `WHOLE` seconds is seen whole, several files in one batch. Longer audio, and any audio when a latency
+is asked for, goes through the model as a stream: the same steps, and so the same words, as a live session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from asr import audio
+from asr.audio import SAMPLE_RATE
+from asr.encoders import FULL_CONTEXT, Chunk
+from asr.errors import AudioError
+from asr.heads import Emission
+from asr.tokenizer import words
+from asr.transcript import Transcript
+
+if TYPE_CHECKING:
+    from asr.model import Model
+
+__all__ = ["transcribe", "transcribe_files"]
+
+WHOLE = 60.0  # seconds
+STEP = 10.0  # seconds of a long file that go through the model at once
+
+Audio = str | Path | np.ndarray
+
+
+def transcribe(
+    model: Model, source: Audio, *, latency_ms: int | None = None, head: str | None = None
+) -> Transcript:
+    """One file, or samples at 16 kHz. See `Model.transcribe`."""
+    ((_, result),) = transcribe_files(model, [source], latency_ms=latency_ms, head=head)
+    if isinstance(result, AudioError):
+        raise result
+    return result
+
+
+def transcribe_files(
+    model: Model,
+    sources: Sequence[Audio],
+    *,
+    latency_ms: int | None = None,
+    head: str | None = None,
+    batch_seconds: float = 120.0,
+    channel: int | str = "mix",
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[tuple[Audio, Transcript | AudioError]]:
+    """Each source with its transcript, or with why it could not be read; in the order given.
+
+    `progress` is told seconds of audio as they are done. Files are read as their batch comes; a batch holds at most
+    `batch_seconds` of audio, padding included.
+    """
+    chunk = model.chunk_for(latency_ms)
+    model.head(head)
+    group: list[tuple[Audio, np.ndarray | AudioError]] = []
+
+    def flush() -> Iterator[tuple[Audio, Transcript | AudioError]]:
+        readable = [samples for _, samples in group if not isinstance(samples, AudioError)]
+        transcripts = iter(_whole(model, readable, head)) if readable else iter(())
+        for source, samples in group:
+            yield source, samples if isinstance(samples, AudioError) else next(transcripts)
+        group.clear()
+
+    for source in sources:
+        try:
+            seconds = (
+                len(source) / SAMPLE_RATE if isinstance(source, np.ndarray) else audio.info(source).duration
+            )
+            whole = chunk.full and (seconds <= WHOLE or not model.latencies)
+            if whole:
+                samples = _samples(source, channel)
+                longest = max([len(samples), *(len(s) for _, s in group if isinstance(s, np.ndarray))])
+                if (len(group) + 1) * longest > batch_seconds * SAMPLE_RATE:
+                    yield from flush()
+                group.append((source, samples))
+            else:
+                yield from flush()
+                pieces = _pieces(source, channel)
+                long = model.chunk_for(model.latencies[-1]) if chunk.full else chunk
+                yield source, _streamed(model, pieces, long, head, progress)
+        except AudioError as error:
+            if isinstance(source, np.ndarray):
+                raise
+            group.append((source, error))
+            continue
+        if progress is not None and whole:
+            progress(seconds)
+    yield from flush()
+
+
+def _samples(source: Audio, channel: int | str) -> np.ndarray:
+    if not isinstance(source, np.ndarray):
+        return audio.read(source, channel=channel)  # type: ignore[arg-type]
+    if source.ndim != 1 or not np.issubdtype(source.dtype, np.floating):
+        raise AudioError(
+            f"samples of shape {source.shape} and type {source.dtype}: give one channel of floats in [-1, 1]"
+        )
+    return np.asarray(source, np.float32)
+
+
+def _pieces(source: Audio, channel: int | str) -> Iterable[np.ndarray]:
+    return (
+        [_samples(source, channel)]
+        if isinstance(source, np.ndarray)
+        else audio.blocks(source, channel=channel)
+    )  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def _whole(model: Model, batch: Sequence[np.ndarray], head: str | None) -> list[Transcript]:
+    lens = torch.tensor([len(samples) for samples in batch])
+    padded = torch.zeros(len(batch), max(1, int(lens.max())))
+    for row, samples in zip(padded, batch, strict=True):
+        row[: len(samples)] = torch.from_numpy(samples)
+    device = next(model.parameters()).device
+    y, y_lens = model.encode(*model.flushed(padded.to(device), lens.to(device)), FULL_CONTEXT)
+    decoder = model.head(head)
+    emissions, _ = decoder.step(y, y_lens, decoder.init_state(len(batch)))
+    return [_transcript(model, found, len(samples)) for found, samples in zip(emissions, batch, strict=True)]
+
+
+@torch.inference_mode()
+def _streamed(
+    model: Model,
+    pieces: Iterable[np.ndarray],
+    chunk: Chunk,
+    head: str | None,
+    progress: Callable[[float], None] | None,
+) -> Transcript:
+    device = next(model.parameters()).device
+    state = model.init_state(1, chunk, head)
+    emissions: list[Emission] = []
+    total = -model.flush_samples
+    for samples, real in _steps(model, pieces, chunk, progress):
+        found, state = model.step(
+            torch.from_numpy(samples)[None].to(device),
+            torch.tensor([real], device=device),
+            state,
+            chunk,
+            head,
+        )
+        emissions += found[0]
+        total += real
+    return _transcript(model, emissions, total)
+
+
+def _steps(
+    model: Model, pieces: Iterable[np.ndarray], chunk: Chunk, progress: Callable[[float], None] | None
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Whole steps of a stream and of the silence after it, each with how many of its samples are real."""
+    step = model.samples_next(chunk)
+    many = step * max(1, round(STEP * SAMPLE_RATE / step))
+    rest = np.zeros(0, np.float32)
+    lead = model.samples_first(chunk) - step
+    for piece in pieces:
+        rest = np.concatenate([rest, piece])
+        while len(rest) >= many + lead:
+            yield rest[: many + lead], many + lead
+            rest, lead = rest[many + lead :], 0
+        if progress is not None:
+            progress(len(piece) / SAMPLE_RATE)
+    rest = np.concatenate([rest, np.zeros(model.flush_samples, np.float32)])
+    # What the look-ahead still holds back comes out in the chunk after the last sample.
+    whole = lead + step * (-(-max(0, len(rest) - lead) // step) + 1)
+    yield np.pad(rest, (0, whole - len(rest))), len(rest)
+
+
+def _transcript(model: Model, emissions: Sequence[Emission], samples: int) -> Transcript:
+    duration = samples / SAMPLE_RATE
+    found = words(emissions, model.tokenizer, frame_seconds=model.frame_seconds, duration=duration)
+    return Transcript(tuple(found), duration)

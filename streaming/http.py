@@ -1,0 +1,88 @@
+"""The plain HTTP that a server answers on its websocket port: the page, health, readiness, metrics, and
+refusals.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from http import HTTPStatus
+from importlib.resources import files
+from urllib.parse import parse_qs
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+__all__ = ["authorised", "is_websocket", "load_pages", "page", "reply", "select_subprotocol"]
+
+_BEARER = "bearer."
+_PAGES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/live.js": ("live.js", "text/javascript; charset=utf-8"),
+    "/worklet.js": ("worklet.js", "text/javascript; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+}
+_SECURITY = {
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def load_pages() -> dict[str, tuple[bytes, str]]:
+    """path -> (body, type). Read once, at the start: no client's path ever reaches the file system."""
+    folder = files("streaming") / "web"
+    return {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _PAGES.items()}
+
+
+def page(body: bytes, kind: str) -> Response:
+    return reply(HTTPStatus.OK, body, kind=kind, headers=_SECURITY | {"Cache-Control": "no-cache"})
+
+
+def reply(
+    status: HTTPStatus,
+    body: str | bytes,
+    *,
+    kind: str = "text/plain; charset=utf-8",
+    headers: dict[str, str] | None = None,
+) -> Response:
+    data = body.encode() if isinstance(body, str) else body
+    fields = {"Content-Type": kind, "Content-Length": str(len(data)), "Connection": "close"} | (headers or {})
+    return Response(status.value, status.phrase, Headers(fields), data)
+
+
+def is_websocket(request: Request) -> bool:
+    return any("websocket" in value.lower() for value in request.headers.get_all("Upgrade"))
+
+
+def authorised(request: Request, query: str, tokens: Sequence[str]) -> bool:
+    """One of `tokens` stands in the header `Authorization: Bearer`, the query's `token`, or a subprotocol
+    `bearer.`.
+
+    Browsers can set no header on a websocket, hence the other two. Every pair is compared, in constant time.
+    """
+    headers = request.headers
+    offered = [x[7:].strip() for x in headers.get_all("Authorization") if x[:7].lower() == "bearer "]
+    offered += parse_qs(query, max_num_fields=50).get("token", []) if query.count("&") < 50 else []
+    offered += [x[len(_BEARER) :] for x in _subprotocols(request) if x.startswith(_BEARER)]
+    good = False
+    for given in offered[:10]:
+        for token in tokens:
+            good |= hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode())
+    return good
+
+
+def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Browsers insist on an answer to what they offer: the first that is no token, or that token back to its
+    owner.
+    """
+    return next((x for x in offered if not x.startswith(_BEARER)), offered[0] if offered else None)
+
+
+def _subprotocols(request: Request) -> list[str]:
+    return [
+        x.strip() for value in request.headers.get_all("Sec-WebSocket-Protocol") for x in value.split(",")
+    ]

@@ -1,0 +1,88 @@
+"""The running segment: its tokens, and the words that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from asr.tokenizer import WordBuilder, words
+from asr.transcript import Word
+from streaming.events import Token
+
+if TYPE_CHECKING:
+    from asr.heads import Emission
+    from asr.tokenizer import Tokenizer
+
+__all__ = ["Segment", "text_of"]
+
+_SPACE, _BYTE = "▁", "<0x"  # as SentencePiece writes them in its pieces
+
+
+class Segment:
+    """Emissions of one segment, which the endpointer keeps short."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, frame_seconds: float, emissions: Iterable[Emission] = ()
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._frame_seconds = frame_seconds
+        self._emissions: list[Emission] = []
+        self._tokens: list[Token] = []
+        self._builder = WordBuilder(tokenizer, frame_seconds=frame_seconds)
+        for emission in emissions:
+            self.add(emission)
+
+    def __bool__(self) -> bool:
+        return bool(self._emissions)
+
+    @property
+    def first(self) -> int:
+        """Frame of the first token."""
+        return self._emissions[0].frame
+
+    @property
+    def last(self) -> int:
+        """Frame of the last token."""
+        return self._emissions[-1].frame
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        return tuple(self._tokens)
+
+    def add(self, emission: Emission) -> None:
+        self._emissions.append(emission)
+        self._builder.push([emission])
+        text = self._tokenizer.piece(emission.token).replace(_SPACE, " ")
+        time = round(emission.frame * self._frame_seconds, 3)
+        self._tokens.append(Token(text, time, emission.log_probability))
+
+    def empty(self) -> Segment:
+        return Segment(self._tokenizer, frame_seconds=self._frame_seconds)
+
+    def split(self, *, anywhere: bool) -> tuple[Segment, Segment]:
+        """The words that are complete, and the one that may still grow.
+
+        `anywhere` is for texts without spaces: all is complete, but for the bytes of a character.
+        """
+        pieces = [self._tokenizer.piece(emission.token) for emission in self._emissions]
+        if anywhere:
+            cuts = [i for i, piece in enumerate(pieces, 1) if not piece.startswith(_BYTE)]
+            cut = cuts[-1] if cuts else len(pieces)
+        else:
+            cuts = [i for i, piece in enumerate(pieces) if piece.startswith((_SPACE, " "))]
+            cut = cuts[-1] if cuts else 0
+        return self._part(self._emissions[:cut]), self._part(self._emissions[cut:])
+
+    def words(self, *, limit: float | None) -> tuple[Word, ...]:
+        """Stream-absolute times, none beyond `limit` seconds; the last word may still grow."""
+        if limit is None:
+            return self._builder.words
+        seconds = self._frame_seconds
+        return tuple(words(self._emissions, self._tokenizer, frame_seconds=seconds, duration=limit))
+
+    def _part(self, emissions: Sequence[Emission]) -> Segment:
+        return Segment(self._tokenizer, frame_seconds=self._frame_seconds, emissions=emissions)
+
+
+def text_of(words: Sequence[Word]) -> str:
+    return " ".join(word.text for word in words)

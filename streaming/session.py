@@ -1,0 +1,254 @@
+"""One client's stream: bytes in, steps of samples out to an engine, its emissions in, events out.
+
+No sockets, threads or clocks. Whatever the packets' sizes, the samples of each step are the same, hence the
+tokens:
+
+    session = Session(engine, options)
+    session.push(data)                        # as often as packets come
+    while session.ready:
+        session.accept(*engine.step(... session.take() ...))  # events
+
+`run` is that loop for a single stream. The scheduler does it for many at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asr.audio import SAMPLE_RATE, Resampler, decode_pcm
+from asr.errors import AudioError, ProtocolError
+from streaming.endpoint import Endpointer
+from streaming.engine import Batch, Engine
+from streaming.events import Ended, Event, Final, Options, Partial
+from streaming.fifo import Fifo
+from streaming.segment import Segment, text_of
+
+if TYPE_CHECKING:
+    from asr.encoders import Chunk
+    from asr.heads import Emission
+
+__all__ = ["Group", "Session", "run"]
+
+_SLACK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sessions of one group share a step of `samples`: all are at their first, a later or their last."""
+
+    chunk: Chunk
+    head: str | None
+    samples: int
+
+
+class Session:
+    """State is bounded: a ring of `backlog` seconds of audio (and a little more), the engine's state, one
+    segment.
+    """
+
+    def __init__(self, engine: Engine, options: Options, *, backlog: float = 8.0) -> None:
+        latency_ms = engine.latencies[0] if options.latency_ms is None else options.latency_ms
+        self.options = options
+        self.chunk = engine.chunk_for(latency_ms)
+        self.state: Any = engine.init_state(self.chunk, options.head)
+        """The engine's own; the caller of `take` and `accept` hands it over and back."""
+        self._first, self._next = engine.samples_first(self.chunk), engine.samples_next(self.chunk)
+        self._flush = engine.flush_samples
+        self._frame_samples = round(engine.frame_seconds * SAMPLE_RATE)
+        room = int((backlog + _SLACK_SECONDS) * SAMPLE_RATE)
+        self._fifo = Fifo(max(room, 2 * self._first) + self._flush)
+        self._resampler = Resampler(options.sample_rate)
+        self._endpointer = Endpointer(options.endpointing, frame_seconds=engine.frame_seconds)
+        self._segment = Segment(engine.tokenizer, frame_seconds=engine.frame_seconds)
+        self._index = 0
+        self._frames_in = 0  # of the client's own rate
+        self._taken = 0
+        self._ended = False
+        self._closed = False
+
+    # ---- audio in
+
+    def push(self, data: bytes) -> None:
+        """Audio of the session's encoding, whole samples.
+
+        Raises AudioError: half a sample, not a number, float samples far out of [-1, 1]. ProtocolError: after
+        `end`, or more audio at once than is buffered.
+        """
+        if self._ended:
+            raise ProtocolError("audio came after the end of its stream: open a new session for more")
+        size = self.options.frame_bytes
+        if len(data) % size:
+            raise AudioError(
+                f"{len(data)} bytes are no whole number of {size}-byte samples: split between samples only"
+            )
+        samples = decode_pcm(data, self.options.encoding)
+        if self.options.channels > 1:
+            samples = samples.reshape(-1, self.options.channels).mean(axis=1, dtype=np.float32)
+        self._frames_in += len(samples)
+        self._fifo.write(self._resampler.push(samples))
+
+    def end(self) -> list[Event]:
+        """No more audio follows. The events are all there will be if nothing is left to step, else empty."""
+        if self._ended:
+            raise ProtocolError("the stream was ended before")
+        self._ended = True
+        if self._frames_in:
+            self._fifo.write(self._resampler.finish())
+            self._fifo.write(np.zeros(self._flush, np.float32))
+        return [] if self.ready else self._close()
+
+    # ---- steps
+
+    @property
+    def ready(self) -> bool:
+        """A step can be taken."""
+        return not self._closed and len(self._fifo) >= (1 if self._ended else self._due)
+
+    @property
+    def group(self) -> Group:
+        return Group(self.chunk, self.options.head, self._size)
+
+    @property
+    def _due(self) -> int:
+        """Samples that a step takes."""
+        return self._next if self._taken else self._first
+
+    @property
+    def _size(self) -> int:
+        """The next step's length. A stream's last is a chunk longer: what the look-ahead holds comes out."""
+        if not self._ended or len(self._fifo) > self._due:
+            return self._due
+        lead = self._due - self._next
+        return lead + self._next * (1 if len(self._fifo) <= lead else 2)
+
+    @property
+    def step_seconds(self) -> float:
+        """How much audio a step of this session brings."""
+        return self._next / SAMPLE_RATE
+
+    @property
+    def received(self) -> int:
+        """Samples of 16 kHz that have come so far; `taken` of them went into steps."""
+        return self._taken + len(self._fifo)
+
+    @property
+    def taken(self) -> int:
+        return self._taken
+
+    def take(self) -> tuple[np.ndarray, int]:
+        """The next step's samples (S,), and how many of them are the stream's: fewer only where it ends."""
+        size = self._size
+        samples = self._fifo.read(min(size, self._due))
+        step = np.pad(samples, (0, size - len(samples)))
+        self._taken += len(samples)
+        return step, len(samples)
+
+    def accept(self, emissions: list[Emission], state: Any) -> list[Event]:
+        """What the engine made of the samples last taken."""
+        self.state = state
+        events: list[Event] = []
+        for emission in emissions:
+            self._cut(emission.frame, events)
+            self._segment.add(emission)
+            self._endpointer.emitted(emission.frame)
+        self._cut(self._seen(), events)
+        if self._ended and not len(self._fifo):
+            return events + self._close()
+        return events + self._partial() if emissions and self.options.partials else events
+
+    def _seen(self) -> int:
+        """Output frames that the model has decided on: its output lags by what it looks ahead."""
+        return max(0, self._taken - (self._first - self._next)) // self._frame_samples
+
+    # ---- text
+
+    def _cut(self, frame: int, events: list[Event]) -> None:
+        """End the running segment where a rule says so, before anything at `frame`."""
+        match self._endpointer.check(frame):
+            case "silence":
+                events += self._final(self._segment, speech_final=True)
+                self._segment = self._segment.empty()
+                self._endpointer.restart(frame)
+            case "no_text":
+                self._endpointer.restart(frame)
+            case "length":
+                done, rest = self._segment.split(anywhere=self._endpointer.overlong(frame))
+                if done:
+                    events += self._final(done, speech_final=False)
+                    self._segment = rest
+                    self._endpointer.restart(rest.first if rest else frame, last=rest.last if rest else None)
+
+    def _close(self) -> list[Event]:
+        self._closed = True
+        events = self._final(self._segment, speech_final=True)
+        self._segment = self._segment.empty()
+        return [*events, Ended(self._frames_in / self.options.sample_rate)]
+
+    def _partial(self) -> list[Event]:
+        words = self._segment.words(limit=None)
+        if not words:
+            return []
+        return [
+            Partial(
+                segment=self._index,
+                text=text_of(words),
+                words=words if self.options.words else (),
+                tokens=self._segment.tokens,
+            )
+        ]
+
+    def _final(self, segment: Segment, *, speech_final: bool) -> list[Event]:
+        # The model may emit the last word in the silence that flushes it; the client never sent that.
+        limit = self._frames_in / self.options.sample_rate if self._ended else None
+        words = segment.words(limit=limit)
+        if not words:
+            return []
+        index, self._index = self._index, self._index + 1
+        return [
+            Final(
+                segment=index,
+                text=text_of(words),
+                words=words if self.options.words else (),
+                tokens=segment.tokens,
+                start=words[0].start,
+                end=words[-1].end,
+                speech_final=speech_final,
+            )
+        ]
+
+
+def run(engine: Engine, options: Options, packets: Iterable[bytes]) -> Iterator[Event]:
+    """One stream from its packets to its events. Raises what `Session.push` and the engine raise."""
+    options = options if options.latency_ms is not None else replace(options, latency_ms=engine.latencies[0])
+    session = Session(engine, options)
+    for packet in packets:
+        for piece in pieces(packet, options):
+            session.push(piece)
+            yield from _step(engine, session)
+    yield from session.end()
+    yield from _step(engine, session)
+
+
+def _step(engine: Engine, session: Session) -> Iterator[Event]:
+    while session.ready:
+        samples, length = session.take()
+        batch = Batch(
+            chunk=session.chunk,
+            head=session.options.head,
+            samples=samples[None],
+            lens=np.array([length], np.int64),
+            states=[session.state],
+        )
+        (emissions,), (state,) = engine.step(batch)
+        yield from session.accept(emissions, state)
+
+
+def pieces(data: bytes, options: Options, *, seconds: float = 0.5) -> Iterator[bytes]:
+    """A message of any length in pieces of at most `seconds`, so that a backlog can be kept to its limit."""
+    size = max(1, int(options.sample_rate * seconds)) * options.frame_bytes
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
