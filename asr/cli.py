@@ -102,7 +102,7 @@ def train(
 
     \b
     Examples:
-      asr train recipes/mini/train.yaml --hours 0.05
+      asr train recipes/mini/train.yaml --hours 0.05 --out runs/mini
       asr train recipes/an4/train.yaml train.base_lr=0.03 --out runs/an4-slow
     """
     from asr.training.train import train as run
@@ -248,7 +248,7 @@ def serve(
     certificate: Annotated[
         Path | None, option("With --private-key: TLS only. SIGHUP reloads both.", metavar="PEM")
     ] = None,
-    private_key: Annotated[Path | None, option("", metavar="PEM")] = None,
+    private_key: Annotated[Path | None, option("Its key.", metavar="PEM")] = None,
     verbose: Annotated[
         bool, option("Log sessions to stderr, one JSON object a line.", "--verbose", "-v")
     ] = False,

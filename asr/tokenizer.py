@@ -289,6 +289,7 @@ def _train_sentencepiece(
     texts: Sequence[str], kind: str, vocabulary: int, byte_fallback: bool, coverage: float, hard: bool
 ) -> bytes:
     model = io.BytesIO()
+    longest = max(len(text.encode()) for text in texts)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_writer=model,
@@ -298,8 +299,7 @@ def _train_sentencepiece(
         byte_fallback=byte_fallback,
         character_coverage=coverage,
         normalization_rule_name="identity",
-        max_sentence_length=max(len(text.encode()) for text in texts)
-        + 1,  # longer ones would be left out silently
+        max_sentence_length=longest + 10,  # longer ones would be left out, silently
         pad_id=0,
         pad_piece=BLANK,
         unk_id=1,

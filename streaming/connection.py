@@ -160,11 +160,11 @@ class Connection:
                     await self._push(action.data)
         # The close frame must still be read, and what a client sends meanwhile is answered or passed over.
         while True:
-            message = await self._socket.recv()
-            if self._closing is _NORMAL:
-                self._receive(message)
+            self._receive(await self._socket.recv())
 
     def _receive(self, message: str | bytes) -> list[Action]:
+        if self._closing is not _NORMAL:
+            return []
         actions = self._dialect.receive(message)
         self._act(actions)
         return actions

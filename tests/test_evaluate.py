@@ -90,10 +90,6 @@ def test_streamed_is_decoded():
     assert tokens(decode(model, *last, chunk=FULL_CONTEXT)) == whole[1:2]
 
 
-def tokens(found: list[list[Emission]]) -> list[list[tuple[int, int]]]:
-    return [[(e.token, e.frame) for e in emissions] for emissions in found]
-
-
 def manifest(path: Path, spoken: list[str]) -> Path:
     cuts = []
     for i, text in enumerate(spoken):

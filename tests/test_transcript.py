@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ def transcripts(draw: st.DrawFn, pauses: float = 2.0) -> Transcript:
 def cues(file: str) -> list[tuple[float, float, list[str]]]:
     """(start, end, lines) of an SRT or VTT file."""
     found = []
-    for block in file.strip().split("\n\n"):
+    for block in filter(None, file.strip().split("\n\n")):
         lines = block.split("\n")
         if lines[0] == "WEBVTT":
             assert len(lines) == 1
@@ -146,7 +147,7 @@ def test_captions_break_at_pauses_and_stay_short(transcript: Transcript) -> None
     for _, _, lines in shown:
         group = [next(words) for _ in " ".join(lines).split()]
         assert len(group) == 1 or group[-1].end - group[0].start <= CAPTION_SECONDS
-        for left, right in zip(group, group[1:], strict=False):
+        for left, right in pairwise(group):
             assert right.start - left.end <= CAPTION_PAUSE
     assert next(words, None) is None
 
@@ -159,7 +160,7 @@ def test_captions_are_not_cut_without_need(transcript: Transcript) -> None:
     words = iter(transcript.words)
     for _, _, lines in shown:
         starts.append([next(words) for _ in " ".join(lines).split()])
-    for left, right in zip(starts, starts[1:], strict=False):
+    for left, right in pairwise(starts):
         text = " ".join(word.text for word in [*left, right[0]])
         assert len(text) > CAPTION_LINE or right[0].end - left[0].start > CAPTION_SECONDS
 
@@ -179,7 +180,7 @@ def test_a_long_word_is_wrapped_not_lost() -> None:
 
 def test_a_short_caption_stays_for_a_while() -> None:
     words = (Word("yes", 1.0, 1.1, 1.0), Word("no", 4.0, 4.1, 1.0), Word("so", 4.9, 5.0, 1.0))
-    assert [(a, b) for a, b, _ in cues(Transcript(words, 4.6).to_vtt())][0] == (1.0, 2.0)
+    assert cues(Transcript(words, 5.5).to_vtt())[0][:2] == (1.0, 2.0)
     assert [(a, b) for a, b, _ in cues(Transcript(words[:2], 4.6).to_vtt())] == [(1.0, 2.0), (4.0, 4.6)]
     close = (Word("yes", 1.0, 1.1, 1.0), Word("no", 1.95, 2.0, 1.0))
     assert [(a, b) for a, b, _ in cues(Transcript(close, 9).to_vtt())] == [(1.0, 1.95), (1.95, 2.95)]

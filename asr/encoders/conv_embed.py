@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from asr.encoders.regularizers import Balancer, Schedule, Scheduled, Whiten, scale_gradient
 from asr.encoders.zipformer_modules import BiasNorm, scaled_linear
-from asr.native import swoosh_l, swoosh_r
+from asr.native import depthwise_7x7, swoosh_l, swoosh_r
 
 __all__ = ["ConvEmbed", "ConvEmbedState", "ConvNeXt"]
 
@@ -21,7 +21,7 @@ LOOKAHEAD = RECEPTIVE_FIELD - 2 + 2 * CONVNEXT_REACH  # input frames beyond a ch
 
 @dataclass(frozen=True)
 class ConvEmbedState:
-    """pending: (B, 13, F) input frames that wait for their right context; convnext: (B, C, 3, F') its left context."""
+    """pending: (B, 13, F) input frames that wait for their right context; convnext: (B, 3, F', C) its left context."""
 
     pending: Tensor
     convnext: Tensor
@@ -42,16 +42,15 @@ class ConvNeXt(Scheduled):
         self.out_whiten = Whiten(5.0)
 
     def forward(self, x: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, U + 3, F), its left context (B, C, 3, F) -> (B, U, F, C), the next left context."""
-        frames = x.shape[2] - CONVNEXT_REACH
-        next_left = x[:, :, frames - CONVNEXT_REACH : frames]
-        y = self.depthwise(torch.cat([left, x], 2)).permute(0, 2, 3, 1)
+        """(B, U + 3, F, C), its left context (B, 3, F, C) -> (B, U, F, C), the next left context."""
+        frames = x.shape[1] - CONVNEXT_REACH
+        y = depthwise_7x7(x, left, self.depthwise.weight, self.depthwise.bias)
         y = swoosh_l(self.hidden_balancer(self.pointwise_in(y)))
         y = self.pointwise_out(y)
         if self.training:
             y = y * (torch.rand(len(y), 1, 1, 1, device=y.device) >= self.now(self.skip_rate)).to(y.dtype)
-        y = x[:, :, :frames].permute(0, 2, 3, 1) + y
-        return self.out_whiten(self.out_balancer(y)), next_left
+        y = self.out_whiten(self.out_balancer(x[:, :frames] + y))
+        return y, x[:, frames - CONVNEXT_REACH : frames]
 
 
 class ConvEmbed(Scheduled):
@@ -81,22 +80,18 @@ class ConvEmbed(Scheduled):
         zeros = self.project.weight.new_zeros
         channels = self.convnext.depthwise.in_channels
         return ConvEmbedState(
-            zeros(batch, LOOKAHEAD, self.features), zeros(batch, channels, CONVNEXT_REACH, self.width)
+            zeros(batch, LOOKAHEAD, self.features), zeros(batch, CONVNEXT_REACH, self.width, channels)
         )
 
     def forward(self, x: Tensor, real: Tensor, state: ConvEmbedState) -> tuple[Tensor, ConvEmbedState]:
         """(B, 2 U + 13, F) -> (B, U, D). Of the U + 3 frames before the ConvNeXt layer, the first `real` (B,) are."""
         pending = x[:, x.shape[1] - LOOKAHEAD :]
-        y = (
-            scale_gradient(self.convolution1(x[:, None]), 0.2)
-            if self.training
-            else self.convolution1(x[:, None])
-        )
-        y = swoosh_r(self._balance(self.balancer1, y))
-        y = swoosh_r(self._balance(self.balancer2, self.convolution2(y)))
-        y = swoosh_r(self._balance(self.balancer3, self.convolution3(y)))
-        after_end = torch.arange(y.shape[2], device=y.device) >= real[:, None]
-        y = y.masked_fill(after_end[:, None, :, None], 0.0)
+        y = _channel_last(self.convolution1, x[..., None])
+        y = swoosh_r(self.balancer1(scale_gradient(y, 0.2) if self.training else y))
+        y = swoosh_r(self.balancer2(_channel_last(self.convolution2, y)))
+        y = swoosh_r(self.balancer3(_channel_last(self.convolution3, y)))
+        after_end = torch.arange(y.shape[1], device=y.device) >= real[:, None]
+        y = y.masked_fill(after_end[:, :, None, None], 0.0)
         y, convnext = self.convnext(y, state.convnext)
         y = self.project(y.transpose(2, 3).flatten(2))
         y = self.norm(self.whiten(y))
@@ -104,6 +99,8 @@ class ConvEmbed(Scheduled):
             y = y * F.dropout(y.new_ones(len(y), 1, y.shape[2]), self.now(self.dropout))
         return y, ConvEmbedState(pending, convnext)
 
-    def _balance(self, balancer: Balancer, x: Tensor) -> Tensor:
-        """The balancer of (B, C, T, F) over C."""
-        return balancer(x.movedim(1, -1)).movedim(-1, 1) if self.training else x
+
+def _channel_last(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """The convolution of (B, T, F, C). Memory stays in this order, in which all that is between them works fastest."""
+    y: Tensor = convolution(x.movedim(-1, 1)).movedim(1, -1)
+    return y

@@ -119,18 +119,20 @@ class _Balance(torch.autograd.Function):
         (x,), (gradient,) = ctx.saved_tensors, gradients
         (mean_low, mean_high), (rms_low, rms_high), scale = ctx.limits
         x = x.detach().reshape(-1, x.shape[-1])
-        mean, square = x.mean(0), x.square().mean(0)
-        deviation = (square - mean.square()).clamp(min=1e-20).sqrt()
-        rms = square.clamp(min=1e-20).sqrt()
-        ratio = mean / deviation
+        mean, square = x.mean(0).double(), x.square().mean(0).double()
+        square = square.clamp(min=1e-20)
+        # A channel that says nearly the same everywhere has no direction to speak of, but must not overflow.
+        variance = torch.maximum(square - mean.square(), 1e-6 * square)
+        ratio, rms = mean / variance.sqrt(), square.sqrt()
         # The loss |ratio - range| + |log(rms / range)| has, per channel, a gradient that is affine in x.
-        ratio_sign = (ratio > mean_high).to(x.dtype) - (ratio < mean_low).to(x.dtype)
-        rms_sign = (rms > rms_high).to(x.dtype) - (rms < rms_low).to(x.dtype)
-        slope = -ratio_sign * mean / deviation**3 + rms_sign / rms.square()
-        offset = ratio_sign * (1 / deviation + mean.square() / deviation**3)
-        norm = (offset.square() + 2 * offset * slope * mean + slope.square() * square).clamp(min=1e-40).sqrt()
-        factor = torch.where((ratio_sign != 0) | (rms_sign != 0), scale / norm, 0.0)
-        push = torch.addcmul(factor * offset, x, factor * slope).view_as(gradient)
+        ratio_sign = (ratio > mean_high).double() - (ratio < mean_low).double()
+        rms_sign = (rms > rms_high).double() - (rms < rms_low).double()
+        slope = rms_sign / square - ratio_sign * ratio / variance
+        offset = ratio_sign * (1 + ratio.square()) / variance.sqrt()
+        norm = ((offset + slope * mean).square() + slope.square() * variance).sqrt()
+        factor = torch.where(norm > 0, scale / norm.clamp(min=1e-300), 0.0)
+        offset, slope = (factor * offset).to(x.dtype), (factor * slope).to(x.dtype)
+        push = torch.addcmul(offset, x, slope).view_as(gradient)
         return torch.addcmul(gradient, gradient.abs(), push), None, None, None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.encoders.regularizers import Balancer, Schedule, Scheduled, Whiten, limit_gradient
-from asr.native import swoosh_l, swoosh_r
+from asr.native import chunk_causal_convolution, depthwise_convolution, swoosh_l, swoosh_r
 
 __all__ = [
     "Attention",
@@ -47,7 +47,7 @@ class Context:
 
     hidden: (B, n, 1, 1, L + c), the keys of a chunk that do not exist; padding: (B, U, 1), the frames after the end;
     stale: (B, L, 1), the cached frames from before the stream, or None where no stream has any;
-    positions: (L + 2 c - 1, P), encodings of key - query from -(L + c - 1) to c - 1.
+    positions: (L + 2 c, P), encodings of key - query from -(L + c) to c - 1.
     """
 
     chunk: int
@@ -84,19 +84,19 @@ class RelativePositions(nn.Module):
         self.table: Tensor
 
     def forward(self, left: int, chunk: int, like: Tensor) -> Tensor:
-        """Encodings of -(left + chunk - 1) ... chunk - 1, in the dtype and on the device of `like`."""
+        """Encodings of -(left + chunk) ... chunk - 1, in the dtype and on the device of `like`."""
         reach = left + chunk
         if (
-            len(self.table) < 2 * reach - 1
+            len(self.table) <= 2 * reach
             or self.table.dtype != like.dtype
             or self.table.device != like.device
         ):
-            self.table = self._encode(max(reach, (len(self.table) + 1) // 2)).to(like)
+            self.table = self._encode(max(reach, len(self.table) // 2)).to(like)
         zero = len(self.table) // 2
-        return self.table[zero - (reach - 1) : zero + chunk]
+        return self.table[zero - reach : zero + chunk]
 
     def _encode(self, reach: int) -> Tensor:
-        x = torch.arange(-(reach - 1), reach, dtype=torch.float64)
+        x = torch.arange(-reach, reach + 1, dtype=torch.float64)
         squeeze = self.dim**0.5
         x = squeeze * x.sign() * ((x.abs() + squeeze) / squeeze).log()
         angle = (x / (self.dim / (2 * torch.pi))).atan()[:, None] * torch.arange(1, self.dim // 2 + 1)
@@ -175,9 +175,9 @@ class AttentionWeights(Scheduled):
         batch, frames, _ = position.shape
         position = position.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3).flatten(1, 2)
         scores = (position @ distances).unflatten(1, (batch, frames // context.chunk, context.chunk))
-        # Row q holds all distances; the keys that q sees begin c - 1 - q later. One reading shifts all rows.
+        # Row q holds all distances; the keys that q sees begin c - q later. One reading shifts all rows.
         width = scores.shape[-1]
-        shifted = scores.flatten(-2)[..., context.chunk - 1 : -1].unflatten(-1, (context.chunk, width - 1))
+        shifted = scores.flatten(-2)[..., context.chunk :].unflatten(-1, (context.chunk, width - 1))
         return shifted[..., : context.left + context.chunk].permute(1, 2, 0, 3, 4)
 
 
@@ -273,18 +273,16 @@ class Convolution(Scheduled):
         """(B, U, D), (B, D, kernel // 2) -> (B, U, D), the next past."""
         x, gate = self.project_in(x).chunk(2, -1)
         x = x * self.balancer_in(gate).sigmoid()
-        x = x.masked_fill(context.padding, 0.0).transpose(1, 2)
-        batch, dim, frames = x.shape
-        chunks = x.unflatten(2, (-1, context.chunk)).transpose(1, 2).flatten(0, 1)
-        y = self.chunkwise(chunks)
+        x = x.masked_fill(context.padding, 0.0)
+        whole, chunk = self.chunkwise, context.chunk
         if self.causal:
-            x = torch.cat([past, x], 2)
-            past = x[:, :, x.shape[2] - self.history :]
-            y = y * self._edges(context.chunk)
-        y = y.unflatten(0, (batch, -1)).transpose(1, 2).reshape(batch, dim, frames)
-        if self.causal:
-            y = y + self.past(x)
-        y = swoosh_r(self.balancer_out(y.transpose(1, 2)))
+            y = chunk_causal_convolution(
+                x, past, self.past.weight, self.past.bias, whole.weight, whole.bias, self._edges(chunk), chunk=chunk
+            )
+            past = torch.cat([past, x[:, -self.history :].transpose(1, 2)], 2)[:, :, -self.history :]
+        else:
+            y = depthwise_convolution(x, whole.weight, whole.bias, chunk=chunk)
+        y = swoosh_r(self.balancer_out(y))
         return self.whiten(self.project_out(y)), past
 
     def _edges(self, chunk: int) -> Tensor:

@@ -13,7 +13,8 @@ __all__ = ["log_inner_product"]
 def log_inner_product(a: Tensor, b: Tensor) -> Tensor:
     """log(sum over v of exp(a[i, v] + b[j, v])): (B, I, V), (B, J, V) -> (B, I, J). Differentiable.
 
-    Rows that are more than float32's range apart (87 nats) everywhere meet its smallest number.
+    Entries more than 80 nats below their row's largest are raised to that: rows that peak apart from each other
+    keep a finite value and a gradient that draws them together.
     """
     return _LogInnerProduct.apply(a, b)
 
@@ -24,8 +25,9 @@ class _LogInnerProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         a_top, b_top = a.amax(2, keepdim=True), b.amax(2, keepdim=True)
-        a_exp, b_exp = (a - a_top).exp_(), (b - b_top).exp_()
-        product = a_exp.bmm(b_exp.mT).clamp_(min=torch.finfo(a.dtype).tiny)
+        # No lower: float32's denormal numbers begin at -87, and slow a matrix product a hundredfold.
+        a_exp, b_exp = (a - a_top).clamp_(min=-80.0).exp_(), (b - b_top).clamp_(min=-80.0).exp_()
+        product = a_exp.bmm(b_exp.mT)
         ctx.save_for_backward(a_exp, b_exp, product)
         return product.log().add_(a_top).add_(b_top.mT)
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from asr.native.depthwise import chunk_causal_convolution, depthwise_7x7, depthwise_convolution
 from asr.native.library import available, reason
 from asr.native.swoosh import swoosh, swoosh_l, swoosh_r
 
-__all__ = ["available", "reason", "swoosh", "swoosh_l", "swoosh_r"]
+__all__ = [
+    "available",
+    "chunk_causal_convolution",
+    "depthwise_7x7",
+    "depthwise_convolution",
+    "reason",
+    "swoosh",
+    "swoosh_l",
+    "swoosh_r",
+]

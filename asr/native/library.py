@@ -29,6 +29,8 @@ _ARGUMENTS: dict[str, list[type]] = {
     "rill_logits_gradient": [*[c_void_p] * 7, c_int64, c_int64, c_int],
     "rill_joiner_hidden": [*[c_void_p] * 5, c_int64, c_int64, c_int],
     "rill_joiner_hidden_gradient": [*[c_void_p] * 6, c_int64, c_int64, c_int],
+    "rill_depthwise": [*[c_void_p] * 6, *[c_int64] * 9, c_int],
+    "rill_depthwise_gradient": [*[c_void_p] * 10, *[c_int64] * 9, c_int],
 }
 
 

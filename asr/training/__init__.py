@@ -1,0 +1,1 @@
+"""The one trainer: optimizer, schedule, task, checkpoints, averages. `train.train` is the way in."""

@@ -27,7 +27,7 @@ class RunningAverage:
         share = (batches - self.batches) / batches
         parameters = dict(model.named_parameters())
         for name, mean in self.mean.items():
-            mean.lerp_(parameters[name].to(mean.dtype), share)
+            mean.lerp_(parameters[name].to(mean), share)
         self.batches = batches
 
     def state_dict(self) -> dict[str, object]:

@@ -54,9 +54,9 @@ class Clock(pl.Callback):
 class Validation(pl.Callback):
     """Decodes the dev set by each head, offline and streamed, and keeps the best checkpoint by word error rate."""
 
-    def __init__(self, dev: Iterable[Batch], folder: RunFolder, writer: SummaryWriter | None) -> None:
+    def __init__(self, dev: Iterable[Batch], keeper: Keeper, writer: SummaryWriter | None) -> None:
         self.dev = dev
-        self.folder = folder
+        self.keeper = keeper
         self.writer = writer
         self._epoch = 0
         self._batches = 0
@@ -69,7 +69,9 @@ class Validation(pl.Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
     ) -> None:
-        if task.progress.batches > self._batches and (trainer.should_stop or self._due(task)):
+        due = trainer.strategy.broadcast(self._due(task))  # clocks differ; all processes must agree
+        # A run that a signal stops ends at once; one that is over is measured.
+        if task.progress.batches > self._batches and (due or task.share >= 1.0):
             self._epoch, self._batches = int(task.progress.epochs), task.progress.batches
             self.run(trainer, task)
             self._time = time.monotonic()
@@ -83,7 +85,7 @@ class Validation(pl.Callback):
 
     def run(self, trainer: pl.Trainer, task: Task) -> None:
         """Validate now. Each process decodes the whole dev set, so that they need not meet; the first one reports."""
-        start = time.monotonic()
+        start, paused = time.monotonic(), task.paused
         task.model.eval()
         try:
             measured = measure(task.model, self.dev, example=partial(self._show, task))
@@ -95,15 +97,14 @@ class Validation(pl.Callback):
         if better:
             progress.best, progress.best_batches = score, progress.batches
         scalars = measured.scalars(1000 * task.model.frame_seconds)
-        if trainer.is_global_zero:
+        if self.writer is not None:
             for name, value in scalars.items():
-                if self.writer is not None:
-                    self.writer.add_scalar(name, value, progress.batches)
-            self.folder.add_snapshot(task.average, keep=task.config.keep_averages)
-        self.folder.save(trainer, best=better)
+                self.writer.add_scalar(name, value, progress.batches)
+        self.keeper.save(trainer, task, best=better)
         told = "  ".join(
             f"{name.removeprefix('dev/')} {_number(name, value)}" for name, value in scalars.items()
         )
+        task.paused = paused + time.monotonic() - start
         log.info(
             "dev at batch %d: %s  (%.1f s)%s",
             progress.batches, told, time.monotonic() - start, "  best so far" if better else "",
@@ -124,7 +125,10 @@ class Validation(pl.Callback):
 
 
 class Keeper(pl.Callback):
-    """Saves the last checkpoint every so many minutes, and when training ends. Comes after `Validation`."""
+    """Saves a checkpoint and the running average every so many minutes, after validations, and when training ends.
+
+    Comes after `Validation`.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -138,9 +142,17 @@ class Keeper(pl.Callback):
         self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
     ) -> None:
         due = trainer.strategy.broadcast(time.monotonic() - self._time >= task.config.save_minutes * 60)
-        if trainer.should_stop or due:
-            self.folder.save(trainer)
-            self._time = time.monotonic()
+        if (trainer.should_stop or due) and self._saved != task.progress.items:
+            self.save(trainer, task)
+
+    def save(self, trainer: pl.Trainer, task: Task, *, best: bool = False) -> None:
+        """Save now; with `best` the checkpoint is kept as the best one, too."""
+        start = time.monotonic()
+        if trainer.is_global_zero:
+            self.folder.add_snapshot(task.average, keep=task.config.keep_averages)
+        self.folder.save(trainer, best=best)
+        self._time, self._saved = time.monotonic(), task.progress.items
+        task.paused += self._time - start
 
 
 class Logs(pl.Callback):
@@ -150,27 +162,27 @@ class Logs(pl.Callback):
         self.writer = writer
         self._restart()
 
-    def _restart(self) -> None:
-        self._time = time.monotonic()
+    def _restart(self, paused: float = 0.0) -> None:
+        self._time = time.monotonic() - paused
         self._seconds = 0.0
         self._count = 0
         self._sums: dict[str, torch.Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, task: Task) -> None:  # type: ignore[override]
-        self._restart()
+        self._restart(task.paused)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
     ) -> None:
         self._seconds += float(batch.batch.sample_lens.sum()) / SAMPLE_RATE * trainer.world_size
         self._count += 1
-        for name, value in task.last_losses.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        for name, loss in task.last_losses.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
         if self._count < task.config.log_batches * task.config.accumulate and task.progress.items > 1:
             return
         means = {name: float(value) / self._count for name, value in self._sums.items()}
-        speed = self._seconds / max(time.monotonic() - self._time, 1e-9)
-        self._restart()
+        speed = self._seconds / max(time.monotonic() - task.paused - self._time, 1e-9)
+        self._restart(task.paused)
         if not trainer.is_global_zero:
             return
         optimizer, progress = task.optimizer, task.progress
@@ -193,8 +205,9 @@ def describe(task: Task, means: Mapping[str, float], speed: float) -> str:
     p, optimizer = task.progress, task.optimizer
     parts = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if name != "loss")
     return (
-        f"batch {p.batches}  epoch {p.epochs:.2f}  loss {means['loss']:.4f} ({parts})  "
-        f"rate {optimizer.param_groups[0]['lr']:.5f}  norm {optimizer.gradient_norm:.3g}  clip {optimizer.clipped:.2f}  "
+        f"batch {p.batches}  epoch {p.epochs:.2f}  loss {means.get('loss', math.nan):.4f} ({parts})  "
+        f"rate {optimizer.param_groups[0]['lr']:.5f}  norm {optimizer.gradient_norm:.3g}  "
+        f"clip {optimizer.clipped:.2f}  "
         f"{speed:.1f} s/s  {p.hours:.2f} h"
     )
 

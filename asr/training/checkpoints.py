@@ -74,8 +74,8 @@ class RunFolder:
             partial.unlink(missing_ok=True)
             free = shutil.disk_usage(self.checkpoints).free / 1e9
             raise DataError(
-                f"the checkpoint {self.last} cannot be written ({error}); {free:.1f} GB are free there. Make room and run "
-                "the same command again: training goes on from the last good checkpoint"
+                f"the checkpoint {self.last} cannot be written ({error}); {free:.1f} GB are free there. Make room "
+                "and run the same command again: training goes on from the last good checkpoint"
             ) from error
         trainer.strategy.barrier("checkpoint")
 

@@ -69,9 +69,8 @@ def build(recipe: RecipeConfig, folder: RunFolder, *, leave_out: Collection[tupl
     if folder.last.exists() and stored.exists():
         tokenizer = Tokenizer.from_bytes(recipe.tokenizer.kind, stored.read_bytes())
     else:
-        texts = [
-            text_of(cut, case=recipe.data.case) for cut in Manifest(recipe.data.train, leave_out=leave_out)
-        ]
+        manifest = Manifest(recipe.data.train, leave_out=leave_out)
+        texts = [text_of(manifest[i], case=recipe.data.case) for i in range(len(manifest))]
         c = recipe.tokenizer
         tokenizer = Tokenizer.train(
             texts, kind=c.kind, vocabulary=c.vocabulary, byte_fallback=c.byte_fallback

@@ -59,7 +59,7 @@ class Item:
     epochs: float
 
 
-class _Skip(Exception):
+class _Skip(Exception):  # noqa: N818
     """The batch gives no gradient."""
 
 
@@ -92,7 +92,8 @@ def losses(
 def head_losses(model: Model, y: Tensor, y_lens: Tensor, batch: Batch) -> dict[str, Tensor]:
     """The losses of each utterance, (B,) by "head" or "head.part", from the encoder's frames (B, U, D), (B,)."""
     found: dict[str, Tensor] = {}
-    for name, head in model.heads.items():
+    for name, module in model.heads.items():
+        head: Any = module
         for part, loss in head.loss(y, y_lens, batch.tokens, batch.token_lens).items():
             found[name if part == name else f"{name}.{part}"] = loss
     return found
@@ -122,6 +123,7 @@ class Task(pl.LightningModule):
         self.augment = augment
         self.progress = Progress()
         self.average = RunningAverage(model)
+        self.paused = 0.0  # seconds of this run that went into validation and saving
         self.last_losses: dict[str, Tensor] = {}  # of the last batch, each a mean over frames
         self.last_chunk = FULL_CONTEXT
         self._batch: Batch | None = None  # the one being trained on, for messages
@@ -168,12 +170,13 @@ class Task(pl.LightningModule):
         # The chunk is the same on all ranks, so that none waits for another; masks and dropout differ.
         self.last_chunk = random.Random(seed).choice(self.model.encoder.chunk_sizes)
         random.seed(seed + self.global_rank)
-        np.random.seed((seed + self.global_rank) % (1 << 32))
+        np.random.seed((seed + self.global_rank) % (1 << 32))  # noqa: NPY002  (for libraries that use it)
         torch.manual_seed(seed + self.global_rank)
         count = self.progress.batches
         if self.config.scheduled_batch_seconds:
             count = int(self.progress.seconds / self.config.scheduled_batch_seconds)
-        for module in (self.model.encoder, *self.model.heads.values()):
+        modules: tuple[Any, ...] = (self.model.encoder, *self.model.heads.values())
+        for module in modules:
             if hasattr(module, "set_batch_count"):
                 module.set_batch_count(count)
         for group in self.optimizer.param_groups:

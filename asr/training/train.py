@@ -43,6 +43,7 @@ def train(
 ) -> Path:
     """Train a recipe to the end of its budget and return the path of the bundle.
 
+    Stopped before by Ctrl-C or SIGTERM it returns the path of the run's folder, whose checkpoint is up to date.
     A run that was stopped (by a signal, an error or a power cut) goes on from its last checkpoint when the same
     command is given again. `hours` overrides `train.hours`. `out`, by default `runs/NAME` after the YAML's name,
     takes checkpoints, logs and `bundle/`.
@@ -59,7 +60,10 @@ def train(
     console = Console(stderr=True)
     with _logging(folder, console), quiet():
         torch.set_num_threads(recipe.train.threads or len(os.sched_getaffinity(0)))
-        fit(recipe, folder, console)
+        task = fit(recipe, folder, console)
+        if task.share < 1.0:
+            log.info("stopped at batch %d; the same command goes on from there", task.progress.batches)
+            return folder.path
         return average(folder.path)
 
 
@@ -102,13 +106,13 @@ def fit(recipe: RecipeConfig, folder: RunFolder, console: Console) -> Task:
         parameters / 1e6, loader.seconds / 3600, len(loader), precision(c.precision), torch.get_num_threads(),
     )  # fmt: skip
     writer = _writer(folder)
-    clock = Clock()
+    clock, keeper = Clock(), Keeper(folder)
     callbacks: list[pl.Callback] = [clock]
     if recipe.data.dev:
-        callbacks.append(Validation(dev_loader(recipe, model.tokenizer), folder, writer))
+        callbacks.append(Validation(dev_loader(recipe, model.tokenizer), keeper, writer))
     else:
         log.warning("data.dev names no manifest: no validation, and the last average becomes the bundle")
-    callbacks += [Keeper(folder), Logs(writer)]
+    callbacks += [keeper, Logs(writer)]
     if console.is_terminal:
         callbacks.append(Bar(console))
     trainer = make_trainer(c, folder, callbacks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -25,7 +26,11 @@ log = logging.getLogger("asr.training")
 
 def make_trainer(config: TrainConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
     """Lightning for devices, processes, precision, accumulation; what happens around the batches is in `callbacks`."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as torchrun says; without it, one device
     return pl.Trainer(
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
+        devices=processes,
+        num_nodes=int(os.environ.get("WORLD_SIZE", 1)) // processes,
         max_epochs=-1,  # the data never ends; Clock stops
         precision=precision(config.precision),
         accumulate_grad_batches=config.accumulate,
@@ -75,8 +80,8 @@ def stopping(clock: Clock) -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        log.info("stopping after this batch; the same command goes on from here")
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        log.info("stopping after this batch; again, to stop at once")
         clock.stop = True
         for one in numbers:
             signal.signal(one, before[one])

@@ -12,7 +12,18 @@ from typing import Protocol, TypeAlias
 
 from streaming.events import Event, Options
 
-__all__ = ["Action", "Audio", "Close", "Dialect", "Finish", "Limits", "Offer", "Send", "Start"]
+__all__ = [
+    "Action",
+    "Audio",
+    "Close",
+    "Dialect",
+    "Finish",
+    "Limits",
+    "Offer",
+    "Send",
+    "Start",
+    "close_reason",
+]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,8 @@
 from __future__ import annotations
 
 import socket
-import sys
-from pathlib import Path
 
 import pytest
-
-# The tests of this folder share toy_engine.py; pytest's import mode would not find it beside them.
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from toy_engine import ToyEngine, silence, speech
 
 from asr.errors import AudioError, ProtocolError
 from streaming.client import Summary, stream, stream_file
 from streaming.events import Final, Partial
 from streaming.protocols import Limits
 from streaming.server import Server, Settings
+from tests.streaming.toy_engine import ToyEngine, silence, speech
 
 TALK = np.concatenate([silence(0.32), speech(1, 2, 3, frames=3), silence(0.2), speech(7, 4, frames=2)])
 TEXT = "one two three seven four"
@@ -93,7 +93,7 @@ def test_the_client_names_what_went_wrong(unused_port: int) -> None:
 
 SERVER = """
 import sys
-from toy_engine import ToyEngine
+from tests.streaming.toy_engine import ToyEngine
 from streaming.protocols import Limits
 from streaming.server import Settings, run
 settings = Settings(port=0, limits=Limits(drain_seconds=3.0), certificate=sys.argv[1] or None, private_key=sys.argv[2] or None)
@@ -102,8 +102,7 @@ run(ToyEngine(), settings, started=lambda server: print(server.url, flush=True))
 
 
 def start(certificate: str = "", key: str = "") -> tuple[subprocess.Popen[str], str]:
-    folder = Path(__file__).parent
-    path = os.pathsep.join([str(folder), str(folder.parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, certificate, key],
         stdout=subprocess.PIPE,

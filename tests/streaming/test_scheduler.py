@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toy_engine import ToyEngine, packets, s16le, silence, speech
 
 from streaming.events import Ended, Event, Failed, Final, Options
 from streaming.scheduler import Result, Scheduler
 from streaming.session import run
+from tests.streaming.toy_engine import ToyEngine, packets, s16le, silence, speech
 
 
 def drain(scheduler: Scheduler, now: float = 0.0) -> list[Result]:

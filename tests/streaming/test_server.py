@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_engine import ToyEngine, packets, s16le, silence, speech
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -20,6 +19,7 @@ from streaming.events import Final, Options
 from streaming.protocols import Limits
 from streaming.server import Server, Settings
 from streaming.session import run
+from tests.streaming.toy_engine import ToyEngine, packets, s16le, silence, speech
 
 TALK = np.concatenate(
     [silence(0.32), speech(1, 2, 3, frames=3), silence(1.52), speech(7, 4, frames=5), silence(0.4)]
@@ -355,11 +355,11 @@ def test_draining_sends_finals_and_refuses_new_sessions() -> None:
         await client.send(START)
         await client.send(s16le(TALK))
         waiting = await connect(server.url)
-        await until(
-            lambda: server._runner._scheduler.load(0) is not None and len(server._runner._scheduler) == 1
-        )
+        await until(lambda: len(server._runner._scheduler) == 1)
         port = server.port
         stopping = asyncio.create_task(server.stop())
+        await asyncio.sleep(0)
+        await client.send(END)  # which crosses the server's own end on its way
         heard = [json.loads(x) async for x in client]
         assert finals(heard) == WANTED
         assert heard[-1]["code"] == "shutdown"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_engine import ToyEngine, packets, s16le, silence, speech
 
 from asr.errors import AudioError, ProtocolError
 from streaming.endpoint import Endpointer, Rules
 from streaming.events import Ended, Event, Final, Options, Partial
 from streaming.fifo import Fifo
 from streaming.session import Session, run
+from tests.streaming.toy_engine import ToyEngine, packets, s16le, silence, speech
 
 TALK = np.concatenate(
     [

@@ -32,7 +32,7 @@ class Reference:
         norm = math.sqrt(
             sum(
                 float((g * (1.0 if g.numel() == 1 else r)).square().sum())
-                for g, r in zip(gradients, self.rms)
+                for g, r in zip(gradients, self.rms, strict=True)
             )
         )
         if self.clipping_scale is not None and self.t > 0:
@@ -41,7 +41,7 @@ class Reference:
                 window = sorted(self.norms[t] for t in range(max(1, self.t - self.period + 1), self.t + 1))
                 self.threshold = self.clipping_scale * window[len(window) // 2]
             gradients = [g * min(1.0, self.threshold / norm) for g in gradients]
-        for i, (p, g) in enumerate(zip(self.p, gradients)):
+        for i, (p, g) in enumerate(zip(self.p, gradients, strict=True)):
             self.delta[i] *= BETA1
             self.v[i] = BETA2 * self.v[i] + (1 - BETA2) * g * g
             direction = g / ((self.v[i] / (1 - BETA2 ** (self.t + 1))).sqrt() + EPS)
@@ -95,13 +95,13 @@ def test_it_is_the_formula(steps: int, period: int):
     clipped = 0
     for t in range(steps):
         optimizer.param_groups[0]["lr"] = LR * (1 - t / 200)
-        for p, g in zip(ours, gradients(t)):
+        for p, g in zip(ours, gradients(t), strict=True):
             p.grad = g.clone()
         optimizer.step()
         reference.step(gradients(t), LR * (1 - t / 200))
         clipped += optimizer.clipped < 1
     assert clipped >= 1
-    for p, expected in zip(ours, reference.p):
+    for p, expected in zip(ours, reference.p, strict=True):
         torch.testing.assert_close(p.detach().double(), expected, rtol=2e-4, atol=2e-6)
 
 
@@ -117,14 +117,14 @@ def test_no_gradient_counts_as_zero_and_clipping_can_be_off():
         optimizer.step()
         reference.step(found, LR)
     assert optimizer.clipped == 1.0
-    for p, expected in zip(ours, reference.p):
+    for p, expected in zip(ours, reference.p, strict=True):
         torch.testing.assert_close(p.detach().double(), expected, rtol=2e-4, atol=2e-6)
 
 
 def test_a_saved_state_goes_on_bit_for_bit():
     def run(optimizer: ScaledAdam, ours: list[torch.nn.Parameter], first: int, end: int) -> None:
         for t in range(first, end):
-            for p, g in zip(ours, gradients(t)):
+            for p, g in zip(ours, gradients(t), strict=True):
                 p.grad = g.clone()
             optimizer.step()
 
@@ -141,7 +141,7 @@ def test_a_saved_state_goes_on_bit_for_bit():
         for name, tensor in value.items():
             assert torch.equal(tensor, saved["state"][key][name])
     run(after, again, 23, 50)
-    for p, expected in zip(again, whole):
+    for p, expected in zip(again, whole, strict=True):
         assert torch.equal(p, expected)
 
 
@@ -149,14 +149,14 @@ def test_a_saved_state_goes_on_bit_for_bit():
 def test_a_gradient_that_is_not_finite_changes_nothing(bad: float):
     ours = parameters()
     optimizer = ScaledAdam(ours, LR)
-    for p, g in zip(ours, gradients(0)):
+    for p, g in zip(ours, gradients(0), strict=True):
         p.grad = g
     optimizer.step()
     before = copy.deepcopy(optimizer.state_dict()), [p.detach().clone() for p in ours]
     ours[-1].grad.view(-1)[3] = bad
     with pytest.raises(NonFiniteGradient):
         optimizer.step()
-    assert all(torch.equal(p, old) for p, old in zip(ours, before[1]))
+    assert all(torch.equal(p, old) for p, old in zip(ours, before[1], strict=True))
     assert optimizer.state_dict()["param_groups"][0]["step"] == before[0]["param_groups"][0]["step"] == 1
     for key, value in optimizer.state_dict()["state"].items():
         assert all(torch.equal(tensor, before[0]["state"][key][name]) for name, tensor in value.items())

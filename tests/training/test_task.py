@@ -42,12 +42,13 @@ def run(
         task.on_load_checkpoint(folder.load(folder.last))
         loader.load_state_dict(task.progress.data)
     record = Record(stop_after)
+    keeper = Keeper(folder)
     callbacks: list[pl.Callback] = [Clock(), record]
     if validate:
-        callbacks.append(Validation([batch_of(["abca", "dd"])], folder, None))
+        callbacks.append(Validation([batch_of(["abca", "dd"])], keeper, None))
     resume = folder.last if folder.last.exists() else None
     with quiet():
-        trainer = make_trainer(config, folder, [*callbacks, Keeper(folder), Logs(None)])
+        trainer = make_trainer(config, folder, [*callbacks, keeper, Logs(None)])
         trainer.fit(task, stream(loader), ckpt_path=resume, weights_only=True)
     return record.losses, task
 

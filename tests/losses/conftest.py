@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import pytest
+
+from asr import native
+from asr.losses import lattice, transducer
+
+
+@pytest.fixture(params=["native", "torch"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With the C kernels, and as where they were not built."""
+    if request.param == "native" and not native.available():
+        pytest.skip(native.reason())
+    for module in (lattice, transducer):
+        monkeypatch.setattr(module, "available", lambda: request.param == "native")
+    return str(request.param)

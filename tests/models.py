@@ -1,0 +1,44 @@
+"""Small models with random weights that tests share."""
+
+from __future__ import annotations
+
+import torch
+
+from asr.encoders import Chunk, ZipformerConfig
+from asr.heads import TransducerConfig
+from asr.model import Model, ModelConfig
+from asr.tokenizer import Tokenizer
+
+TEXTS = ["the quick brown fox jumps over the lazy dog", "pack my box with five dozen liquor jugs", "rill"]
+
+CHUNKS = (Chunk(4, 8), Chunk(8, 16), Chunk(16, 64))
+ENCODERS = {
+    "zipformer": ZipformerConfig(
+        layers=(1, 2, 1, 1, 1, 1),
+        dims=(16, 24, 32, 40, 32, 24),
+        feed_forward_dims=(24, 24, 32, 32, 32, 24),
+        unmasked_dims=(16, 16, 16, 16, 16, 16),
+        heads=(2, 2, 2, 4, 2, 2),
+        kernels=(9, 31, 15, 15, 15, 31),
+        query_dim=8,
+        value_dim=4,
+        embed_channels=(2, 4, 8),
+        chunks=CHUNKS,
+    ),
+}
+"""One small encoder of each kind."""
+
+
+def small_model(kind: str = "zipformer", *, seed: int = 0) -> Model:
+    """A model whose heads talk: they are loud, and hear how a frame differs from the average one."""
+    torch.manual_seed(seed)
+    tokenizer = Tokenizer.train(TEXTS, kind="characters")
+    config = ModelConfig(encoder=ENCODERS[kind], transducer=TransducerConfig(predictor_dim=16, joiner_dim=16))
+    model = Model(config, tokenizer).eval()
+    with torch.no_grad():
+        y, _ = model.encode(0.1 * torch.randn(4, 32_000), torch.full((4,), 32_000))
+        for layer in (model.heads["transducer"].encoder_projection, model.heads["ctc"].output):
+            layer.weight *= 10 / y.std((0, 1)).mean()
+            layer.bias -= layer(y.mean((0, 1)))
+        model.heads["transducer"].output.weight *= 10
+    return model

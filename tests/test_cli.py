@@ -1,0 +1,203 @@
+"""The command: helps with examples that exist, errors in one line, and what each verb calls."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import asr.bundle
+from asr import cli
+from asr.errors import DataError
+from tests.commands import ROOT, help_commands, problems, verbs
+
+VERBS = ["prepare", "train", "average", "transcribe", "evaluate", "serve", "stream", "convert", "doctor"]
+
+
+def help_of(*words: str) -> str:
+    result = CliRunner().invoke(cli.app, [*words, "--help"])
+    assert result.exit_code == 0
+    return result.output
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(words))
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+def test_all_verbs_are_there() -> None:
+    assert list(verbs()) == VERBS
+    assert all(verb in help_of() for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_help_has_examples_that_exist(verb: str) -> None:
+    examples = help_commands(help_of(verb))
+    assert any(example.startswith(f"asr {verb}") for example in examples)
+    existing = [
+        example for example in examples if "/train.yaml" not in example
+    ]  # recipes are held by their own tests
+    assert not [fault for example in existing for fault in problems(example)]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_option_is_explained(verb: str) -> None:
+    unexplained = [
+        parameter.name for parameter in verbs()[verb].params if not getattr(parameter, "help", None)
+    ]
+    assert not unexplained
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys; from asr import cli\n"
+        "try: cli.main(['transcribe', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'lhotse', 'lightning', 'numpy', 'websockets', 'rich.progress'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "asr", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "transcribe" in done.stdout
+
+
+def test_an_error_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    missing = tmp_path / "absent"
+    code, out, err = run(capsys, "transcribe", "a.wav", "--model", str(missing))
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {missing}: no such bundle") and err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
+    for words in (["--debug", "average", str(tmp_path)], ["average", str(tmp_path), "--debug"]):
+        with pytest.raises(DataError, match="no checkpoint"):
+            cli.main(words)
+
+
+def test_an_unknown_key_of_a_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    recipe = tmp_path / "train.yaml"
+    recipe.write_text("model: {}\ntokenizer: {kind: bpe}\ndata: {train: [a.jsonl.gz]}\ntrain:\n  hourz: 1\n")
+    code, _, err = run(capsys, "train", str(recipe), "--out", str(tmp_path / "run"))
+    assert code == 1
+    assert f"{recipe}:5: unknown key train.hourz; the nearest known key is train.hours" in err
+
+
+def test_a_wrong_option_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "transcribe", "a.wav", "--wrds")
+    assert code == 2 and "--words" in err
+
+
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"7 of {name}")
+    cli.main(["--version"])
+    assert capsys.readouterr().out == "rill-asr 7 of rill-asr\n"
+
+
+def test_mistakes_of_ours_say_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: object) -> object:
+        raise KeyError("x")
+
+    monkeypatch.setattr(asr.bundle, "load", broken)
+    code, _, err = run(capsys, "transcribe", "a.wav", "--model", "m")
+    assert code == 1 and err.startswith("error: KeyError: 'x' (a mistake in Rill") and err.count("\n") == 1
+
+
+def test_prepare_runs_the_recipe_with_its_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    script = tmp_path / "prepare.py"
+    script.write_text(
+        "def prepare(corpus, out, *, skip_bad=False):\n    print(corpus.name, out.name, skip_bad)\n"
+    )
+    code, out, _ = run(capsys, "prepare", str(tmp_path), "c", "o", "--skip-bad")
+    assert (code, out) == (0, "c o True\n")
+    code, _, err = run(capsys, "prepare", "an5", "c", "o")
+    assert code == 1 and "no recipe is called 'an5'" in err and "an4" in err
+
+
+def test_train_hands_over_what_was_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    importlib.import_module("asr.training.train")
+    seen: dict[str, Any] = {}
+
+    def train(config: Path, overrides: Any, **options: Any) -> Path:
+        seen.update(config=config, overrides=list(overrides), **options)
+        return Path("runs/x/bundle")
+
+    monkeypatch.setattr(sys.modules["asr.training.train"], "train", train)
+    code, out, _ = run(capsys, "train", "r.yaml", "train.epochs=2", "--hours", "0.5", "-o", "runs/x")
+    assert (code, out) == (0, "runs/x/bundle\n")
+    assert seen == {
+        "config": Path("r.yaml"),
+        "overrides": ["train.epochs=2"],
+        "hours": 0.5,
+        "out": Path("runs/x"),
+    }
+
+
+def test_serve_hands_over_its_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import streaming.engine
+    import streaming.server
+
+    seen: dict[str, Any] = {}
+
+    def serve(engine: Any, settings: streaming.server.Settings, *, started: Any) -> None:
+        seen.update(engine=engine, settings=settings)
+        started(SimpleNamespace(url="wss://host:9/v1/stream"))
+
+    monkeypatch.setattr(asr.bundle, "load", lambda path: f"model of {path}")
+    monkeypatch.setattr(streaming.engine, "TorchEngine", lambda model, threads: (model, threads))
+    monkeypatch.setattr(streaming.server, "run", serve)
+    options = [
+        "--port",
+        "0",
+        "--token",
+        "a",
+        "--token",
+        "b",
+        "--sessions",
+        "3",
+        "--latency",
+        "640",
+        "--threads",
+        "1",
+    ]
+    code, out, _ = run(capsys, "serve", "-m", "m", *options)
+    assert code == 0 and seen["engine"] == ("model of m", 1)
+    settings = seen["settings"]
+    assert (settings.port, settings.tokens, settings.limits.sessions, settings.default_latency_ms) == (
+        0,
+        ("a", "b"),
+        3,
+        640,
+    )
+    assert "listening on wss://host:9/v1/stream\n" in out and "https://host:9/\n" in out
+
+
+def test_stream_to_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "stream", str(tmp_path / "absent.wav"))
+    assert code == 1 and "absent.wav" in err and err.count("\n") == 1
+
+
+def test_convert_knows_its_kinds(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "convert", "kaldi", "x", "y", "--tokenizer", "z")
+    assert code == 1 and "known kinds: icefall" in err
+
+
+def test_doctor_with_a_broken_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "doctor", "--model", str(tmp_path))
+    assert code == 1 and "FAIL" in out and "config.yaml" in out

@@ -1,0 +1,119 @@
+"""The whole way on a corpus of tones: YAML, validation of the data, tokenizer, batches, checkpoints, average, bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+from asr import bundle
+from asr.errors import ConfigError, DataError
+from asr.training.checkpoints import RunFolder
+from asr.training.finish import average, spans
+from asr.training.train import train
+from tests.training.fakes import tones
+
+RECIPE = """
+model:
+  encoder:
+    layers: [1, 1]
+    dims: [32, 32]
+    feed_forward_dims: [32, 32]
+    unmasked_dims: [16, 16]
+    downsampling: [1, 2]
+    heads: [2, 2]
+    kernels: [7, 7]
+    query_dim: 8
+    value_dim: 4
+    embed_channels: [4, 8, 8]
+    chunks: [{frames: 8, left: 32}]
+  transducer: {predictor_dim: 16, joiner_dim: 16, warmup: 5}
+tokenizer: {kind: characters}
+data:
+  train: [DATA/train.jsonl.gz]
+  dev: [DATA/train.jsonl.gz]
+  max_duration: 8
+  max_seconds: 4
+  workers: 0
+train: {epochs: 3, clock: budget, warmup_batches: 2, average_batches: 1, log_batches: 1, threads: 1}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    cuts = []
+    for i, text in enumerate(["abc", "dada", "bd", "cab", "dbca", "acdb"]):
+        path = tmp_path / f"{i}.flac"
+        soundfile.write(path, tones(text, i).numpy(), 16000)
+        recording = Recording.from_file(path)
+        segment = SupervisionSegment(f"s{i}", recording.id, 0.0, recording.duration, text=text, speaker="x")
+        cuts.append(MonoCut(f"c{i}", 0.0, recording.duration, 0, recording=recording, supervisions=[segment]))
+    CutSet.from_cuts(cuts).to_file(tmp_path / "train.jsonl.gz")
+    (tmp_path / "tones.yaml").write_text(RECIPE.replace("DATA", str(tmp_path)))
+    return tmp_path / "tones.yaml"
+
+
+def test_train(recipe: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    path = train(recipe, ["train.epochs=2"], out=out)
+    assert path == out / "bundle"
+    model = bundle.load(path)
+    assert "".join(sorted(model.tokenizer.decode([t]) for t in range(1, model.tokenizer.size))) == "abcd"
+    text = (out / "train.log").read_text()
+    for part in (
+        "6 utterances",
+        "4 characters",
+        "batch 1 ",
+        "dev at batch",
+        "WER transducer",
+        "the bundle gets",
+    ):
+        assert part in text
+    assert list((out / "tensorboard").iterdir())
+    folder = RunFolder(out)
+    before = folder.snapshots()[-1].batches
+
+    # More of the same run.
+    assert train(recipe, out=out) == path
+    assert "going on from" in (out / "train.log").read_text()
+    after = folder.snapshots()[-1].batches
+    assert after == before * 3 // 2
+
+    # No epoch is left: only the bundle is made.
+    (path / "model.safetensors").unlink()
+    assert train(recipe, out=out) == path
+    assert bundle.load(path)
+    assert folder.snapshots()[-1].batches == after
+
+    with pytest.raises(ConfigError, match="holds a run with another model"):
+        train(recipe, ["model.encoder.dims=[32, 48]"], out=out)
+
+    # Averages over spans.
+    late = folder.snapshots()[-1]
+    early = folder.snapshots()[-2]
+    chosen = bundle.load(average(out, span=(early.batches, late.batches), out=tmp_path / "span"))
+    for name, parameter in chosen.named_parameters():
+        a, b = early.batches, late.batches
+        mean = (b * late.load()[name].double() - a * early.load()[name].double()) / (b - a)
+        torch.testing.assert_close(parameter.detach(), mean.float())
+    whole = bundle.load(average(out, last=10**6, out=tmp_path / "whole"))
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(parameter.detach(), late.load()[name])
+    with pytest.raises(DataError, match="no average over batches"):
+        average(out, span=(after, after + 10))
+    assert all(b == late.batches for _, b in spans(folder.snapshots()))
+
+
+def test_nothing_to_average(tmp_path: Path):
+    with pytest.raises(DataError, match="holds no checkpoint"):
+        average(tmp_path)
+
+
+def test_bad_data_is_told_before_training(recipe: Path, tmp_path: Path):
+    (tmp_path / "3.flac").write_text("not audio")
+    with pytest.raises(DataError, match="c3"):
+        train(recipe, out=tmp_path / "run")
+    assert train(recipe, ["data.skip_bad=true", "train.epochs=1"], out=tmp_path / "run").exists()

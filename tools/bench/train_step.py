@@ -1,0 +1,154 @@
+"""Seconds of speech trained per second: forward, backward and optimizer step on a batch of noise.
+
+    python tools/bench/train_step.py                        # Zipformer-M, 8 x 10 s, fp32
+    python tools/bench/train_step.py --size s --precision bf16 --threads 2
+    python tools/bench/train_step.py --recipe recipes/an4/train.yaml
+
+For scale: icefall's Zipformer-M encoder takes 8.2 s (6.9 s on a quiet machine) and 3.6 GB for forward and backward of
+8 x 10 s in fp32 on two cores with AMX. Machines are noisy: the best of the repeats is what the code can do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from asr import config as configuration
+from asr.audio import SAMPLE_RATE
+from asr.dataset import Batch
+from asr.encoders.base import FULL_CONTEXT
+from asr.encoders.zipformer import ZipformerConfig
+from asr.model import Model, ModelConfig
+from asr.tokenizer import Tokenizer
+from asr.training.optimizer import ScaledAdam
+from asr.training.recipe import RecipeConfig
+from asr.training.task import losses
+from asr.training.trainer import precision
+
+ICEFALL_SECONDS = 8.2
+ICEFALL_GIGABYTES = 3.6
+WORDS = (
+    "the quick brown fox jumps over a lazy dog while seven wizards make toxic brew for evil queens".split()
+)
+
+
+def noise(tokenizer: Tokenizer, utterances: int, seconds: float, tokens_per_second: float) -> Batch:
+    """A batch of equal lengths with as many tokens as speech has."""
+    generator = torch.Generator().manual_seed(1)
+    samples = 0.1 * torch.randn(utterances, int(seconds * SAMPLE_RATE), generator=generator)
+    tokens = torch.randint(
+        3, tokenizer.size, (utterances, int(tokens_per_second * seconds)), generator=generator
+    )
+    lens = torch.full((utterances,), samples.shape[1]), torch.full((utterances,), tokens.shape[1])
+    return Batch(tuple(map(str, range(utterances))), samples, lens[0], tokens, lens[1], ("",) * utterances)
+
+
+def vocabulary_of(size: int) -> Tokenizer:
+    """A tokenizer of exactly so many characters; only its size matters here."""
+    letters = "".join(chr(0x4E00 + i) for i in range(size - 1))
+    return Tokenizer.train([letters], kind="characters")
+
+
+def best(f: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest call, after one to warm up."""
+    f()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        f()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=["s", "m", "l"], default="m", help="of the Zipformer")
+    parser.add_argument("--recipe", type=Path, help="take the model from this recipe instead")
+    parser.add_argument("--utterances", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each utterance")
+    parser.add_argument("--vocabulary", type=int, default=500)
+    parser.add_argument("--tokens", type=float, default=4.0, help="per second of speech")
+    parser.add_argument("--precision", choices=["auto", "32", "bf16"], default="32")
+    parser.add_argument("--batch-count", type=int, default=20_000, help="where the modules' schedules are")
+    parser.add_argument("--chunk", type=int, default=-1, help="which of the chunk sizes; -1 is full context")
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    config = ModelConfig(encoder=ZipformerConfig(size=options.size))
+    if options.recipe is not None:
+        config = configuration.load(RecipeConfig, options.recipe).model
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = Model(config, vocabulary_of(options.vocabulary)).to(device).train()
+    for module in (model.encoder, *model.heads.values()):
+        if hasattr(module, "set_batch_count"):
+            module.set_batch_count(options.batch_count)
+    batch = noise(model.tokenizer, options.utterances, options.seconds, options.tokens).to(device)
+    chunk = model.encoder.chunk_sizes[options.chunk] if options.chunk >= 0 else FULL_CONTEXT
+    kind = precision(options.precision)
+    optimizer = ScaledAdam(model.parameters())
+    with torch.no_grad():
+        features = model.features(batch.samples)
+    lens = torch.full((options.utterances,), features.shape[1], device=device)
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=kind == "bf16-mixed")
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def encoder() -> None:
+        optimizer.zero_grad()
+        with autocast():
+            y, _ = model.encoder(features, lens, chunk)
+        y.float().square().mean().backward()
+        wait()
+
+    def whole() -> None:
+        optimizer.zero_grad()
+        with autocast():
+            found, y_lens = losses(model, batch, chunk)
+        (torch.stack(list(found.values())).sum() / y_lens.sum()).backward()
+        wait()
+
+    def step() -> None:
+        optimizer.step()
+        wait()
+
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    of_encoder = sum(p.numel() for p in model.encoder.parameters()) / 1e6
+    speech = options.utterances * options.seconds
+    print(
+        f"{millions:.1f} M parameters ({of_encoder:.1f} M in the encoder), "
+        f"{options.utterances} x {options.seconds:g} s, {kind}, {torch.get_num_threads()} threads, {device}"
+    )
+    times = {
+        name: best(f, options.repeats)
+        for name, f in (("encoder", encoder), ("model", whole), ("optimizer", step))
+    }
+    times["step"] = times["model"] + times["optimizer"]
+    for name, seconds in times.items():
+        print(f"{name:10s} {seconds:7.3f} s   {speech / seconds:7.1f} s of speech per second")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 1e9
+    print(f"peak memory {peak:.2f} GB")
+    if options.recipe is None and options.size == "m" and speech == 80:
+        print(
+            f"icefall's encoder, fp32, 2 cores: {ICEFALL_SECONDS} s, {ICEFALL_GIGABYTES} GB; "
+            f"this one {ICEFALL_SECONDS / times['encoder']:.2f} times as fast"
+        )
+
+
+if __name__ == "__main__":
+    main()
