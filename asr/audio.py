@@ -24,6 +24,7 @@ from asr.errors import AudioError
 __all__ = [
     "FRAMES_PER_SECOND",
     "HOP",
+    "RATES",
     "SAMPLE_RATE",
     "WINDOW",
     "AudioInfo",

@@ -14,24 +14,33 @@ import io
 import shutil
 import tarfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from asr import config as configuration
+from asr import strict_yaml
 from asr.errors import BundleError
 from asr.model import Model, ModelConfig
-from asr.tokenizer import Tokenizer
+from asr.tokenizer import Kind, Tokenizer
 
 __all__ = ["load", "save"]
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "card.md"
-TOKENIZERS = {"unigram": "tokenizer.model", "bpe": "tokenizer.model", "characters": "tokenizer.json"}
+TOKENIZERS: dict[Kind, str] = {"unigram": "tokenizer.model", "bpe": "tokenizer.model", "characters": "tokenizer.json"}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What config.yaml holds."""
+
+    model: ModelConfig
+    tokenizer: Kind
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
@@ -44,19 +53,14 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
     path = Path(path)
     files = _read(path)
     where = f"{path}/{CONFIG}"
-    try:
-        tree = yaml.safe_load(files[CONFIG])
-    except yaml.YAMLError as error:
-        raise BundleError(f"{where}: not YAML; copy the bundle again ({error})".replace("\n", " ")) from error
-    if not isinstance(tree, dict) or not isinstance(tree.get("model"), dict):
-        raise BundleError(f"{where}: has no `model:`; copy the bundle again")
-    config = configuration.from_dict(ModelConfig, tree["model"], where=where)
-    kind = tree.get("tokenizer", "unigram")
-    if kind not in TOKENIZERS or TOKENIZERS[kind] not in files:
-        raise BundleError(
-            f"{path}: the tokenizer, {TOKENIZERS.get(kind, kind)}, is missing; copy the bundle again"
-        )
-    model = Model(config, Tokenizer.from_bytes(kind, files[TOKENIZERS[kind]]))
+    tree, _ = strict_yaml.parse(files[CONFIG].decode(errors="replace"), where)
+    if not isinstance(tree, dict):
+        raise BundleError(f"{where}: truncated; copy the bundle again")
+    found = configuration.from_dict(Description, tree, where=where)
+    vocabulary = TOKENIZERS[found.tokenizer]
+    if vocabulary not in files:
+        raise BundleError(f"{path}: {vocabulary} is missing; copy the bundle again")
+    model = Model(found.model, Tokenizer.from_bytes(found.tokenizer, files[vocabulary]))
     _fill(model, _weights(path, files[WEIGHTS]), f"{path}/{WEIGHTS}")
     return model.to(device).eval()
 
@@ -64,11 +68,12 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
 def save(model: Model, path: str | Path, *, card: str = "", dtype: torch.dtype = torch.float32) -> Path:
     """Write a bundle directory (or .tar), complete or not at all. `dtype` is that of the stored parameters."""
     path = Path(path)
-    tree = {"model": configuration.to_dict(model.config), "tokenizer": model.tokenizer.kind}
+    if path.is_file() and path.suffix != ".tar":
+        raise BundleError(f"{path}: is a file; a bundle is a directory, or a .tar")
     tensors = {name: x.detach().cpu().to(dtype).contiguous() for name, x in model.state_dict().items()}
     files = {
         WEIGHTS: save_tensors(tensors),
-        CONFIG: yaml.safe_dump(tree, sort_keys=False).encode(),
+        CONFIG: configuration.to_yaml(Description(model.config, model.tokenizer.kind)).encode(),
         TOKENIZERS[model.tokenizer.kind]: model.tokenizer.to_bytes(),
         CARD: (card or f"# {path.stem}\n\nNo card was given.\n").encode(),
     }

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from asr.audio import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
@@ -116,7 +115,7 @@ class Model(nn.Module):
 
     def encode(self, samples: Tensor, lens: Tensor, chunk: Chunk = FULL_CONTEXT) -> tuple[Tensor, Tensor]:
         """Whole utterances, in whole frames: (B, S), (B,) -> encoder frames (B, U, D), (B,)."""
-        return self.encoder(self.features(samples), -(-lens // HOP), chunk)  # type: ignore[no-any-return]
+        return self.encoder(self.features(samples), -(-lens // HOP), chunk)
 
     def init_state(self, batch: int, chunk: Chunk = FULL_CONTEXT, head: str | None = None) -> ModelState:
         return ModelState(

@@ -26,7 +26,7 @@ def map_tree(f: Callable[..., Tensor], state: S, *rest: S) -> S:
     if isinstance(tree, tuple):
         return tuple(map_tree(f, *leaves) for leaves in zip(tree, *rest, strict=True))  # type: ignore[return-value]
     changes = {x.name: map_tree(f, *(getattr(s, x.name) for s in (tree, *rest))) for x in fields(tree)}
-    return replace(tree, **changes)  # type: ignore[no-any-return]
+    return replace(tree, **changes)
 
 
 def stack(states: Sequence[S]) -> S:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ def transcribe_files(
     latency_ms: int | None = None,
     head: str | None = None,
     batch_seconds: float = 120.0,
-    channel: int | str = "mix",
+    channel: int | Literal["mix"] = "mix",
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[Audio, Transcript | AudioError]]:
     """Each source with its transcript, or with why it could not be read; in the order given.
@@ -95,9 +95,9 @@ def transcribe_files(
     yield from flush()
 
 
-def _samples(source: Audio, channel: int | str) -> np.ndarray:
+def _samples(source: Audio, channel: int | Literal["mix"]) -> np.ndarray:
     if not isinstance(source, np.ndarray):
-        return audio.read(source, channel=channel)  # type: ignore[arg-type]
+        return audio.read(source, channel=channel)
     if source.ndim != 1 or not np.issubdtype(source.dtype, np.floating):
         raise AudioError(
             f"samples of shape {source.shape} and type {source.dtype}: give one channel of floats in [-1, 1]"
@@ -105,12 +105,12 @@ def _samples(source: Audio, channel: int | str) -> np.ndarray:
     return np.asarray(source, np.float32)
 
 
-def _pieces(source: Audio, channel: int | str) -> Iterable[np.ndarray]:
+def _pieces(source: Audio, channel: int | Literal["mix"]) -> Iterable[np.ndarray]:
     return (
         [_samples(source, channel)]
         if isinstance(source, np.ndarray)
         else audio.blocks(source, channel=channel)
-    )  # type: ignore[arg-type]
+    )
 
 
 @torch.inference_mode()

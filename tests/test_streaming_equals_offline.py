@@ -48,7 +48,9 @@ def test_no_encoder_is_missing() -> None:
 # ---- the encoder
 
 
-@pytest.fixture(params=[(kind, dtype) for kind in KINDS for dtype in TOLERANCE], ids=lambda p: f"{p[0]}-{p[1]}"[:20])
+@pytest.fixture(
+    params=[(kind, dtype) for kind in KINDS for dtype in TOLERANCE], ids=lambda p: f"{p[0]}-{p[1]}"[:20]
+)
 def encoder(request: pytest.FixtureRequest) -> Any:
     kind, dtype = request.param
     torch.manual_seed(0)
@@ -60,7 +62,9 @@ def features(encoder: Any, frames: int, *, batch: int = 1, seed: int = 1) -> Ten
     return x.to(next(encoder.parameters()).dtype)
 
 
-def steps(encoder: Any, x: Tensor, lens: Tensor, chunk: Chunk, *, many: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+def steps(
+    encoder: Any, x: Tensor, lens: Tensor, chunk: Chunk, *, many: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The utterances cut as sessions cut them, `many` chunks at once, until the look-ahead has come out."""
     size, position = many * chunk.frames * encoder.subsampling, 0
     while position < int(lens.max()) + encoder.lookahead:
@@ -71,7 +75,9 @@ def steps(encoder: Any, x: Tensor, lens: Tensor, chunk: Chunk, *, many: int = 1)
         position += frames
 
 
-def streamed(encoder: Any, x: Tensor, lens: Tensor, chunk: Chunk, *, many: int = 1, state: Any = None) -> tuple[Tensor, Tensor]:
+def streamed(
+    encoder: Any, x: Tensor, lens: Tensor, chunk: Chunk, *, many: int = 1, state: Any = None
+) -> tuple[Tensor, Tensor]:
     state = encoder.init_state(len(x), chunk) if state is None else state
     outputs, total = [], torch.zeros_like(lens)
     for piece, piece_lens in steps(encoder, x, lens, chunk, many=many):
@@ -131,14 +137,20 @@ def test_streams_of_different_ages_share_a_batch(encoder: Any) -> None:
         state, position = encoder.init_state(1, chunk), 0
         for _ in range(age):
             frames = size + (encoder.lookahead if position == 0 else 0)
-            _, _, state = encoder.step(x[:, position : position + frames], torch.tensor([frames]), state, chunk)
+            _, _, state = encoder.step(
+                x[:, position : position + frames], torch.tensor([frames]), state, chunk
+            )
             position += frames
         states.append(state)
         at.append(position)
     for turn in range(2):
-        pieces = [x[:, p : p + size + (encoder.lookahead if p == 0 else 0)] for x, p in zip(xs, at, strict=True)]
+        pieces = [
+            x[:, p : p + size + (encoder.lookahead if p == 0 else 0)] for x, p in zip(xs, at, strict=True)
+        ]
         lens = torch.tensor([piece.shape[1] for piece in pieces])
-        batch = torch.cat([torch.nn.functional.pad(p, (0, 0, 0, int(lens.max()) - p.shape[1])) for p in pieces])
+        batch = torch.cat(
+            [torch.nn.functional.pad(p, (0, 0, 0, int(lens.max()) - p.shape[1])) for p in pieces]
+        )
         y, _, state = encoder.step(batch, lens, stack(states), chunk)
         states, at = unstack(state), [p + int(n) for p, n in zip(at, lens, strict=True)]
         for b, age in enumerate(ages):
@@ -183,7 +195,9 @@ def test_caches_from_before_the_stream_are_never_read(encoder: Any, chunk: Chunk
     poison = lambda leaf: torch.full_like(leaf, torch.nan)  # noqa: E731
     stacks = tuple(
         tuple(
-            replace(layer, **{n: poison(getattr(layer, n)) for n in ("keys", "nonlinear", "values1", "values2")})
+            replace(
+                layer, **{n: poison(getattr(layer, n)) for n in ("keys", "nonlinear", "values1", "values2")}
+            )
             for layer in one
         )
         for one in fresh.stacks
@@ -216,7 +230,9 @@ def test_heads_give_the_same_tokens_for_any_split(name: str, size: int, max_symb
             all_of_it += some
     assert tokens(found) == tokens(whole)
     assert len(whole[0]) > 10 and not whole[4]
-    assert all(e.frame < n and e.log_probability <= 0 for es, n in zip(whole, lens.tolist(), strict=True) for e in es)
+    assert all(
+        e.frame < n and e.log_probability <= 0 for es, n in zip(whole, lens.tolist(), strict=True) for e in es
+    )
 
 
 def tokens(streams: list[list[Emission]]) -> list[list[tuple[int, int]]]:
@@ -231,7 +247,9 @@ def speech(seed: int, seconds: float = SECONDS) -> np.ndarray:
     rng = np.random.default_rng(seed)
     n = int(seconds * SAMPLE_RATE)
     t = np.arange(n) / SAMPLE_RATE
-    level = np.interp(t, np.arange(0, seconds + 0.1, 0.1), rng.uniform(0, 0.5, len(np.arange(0, seconds + 0.1, 0.1))))
+    level = np.interp(
+        t, np.arange(0, seconds + 0.1, 0.1), rng.uniform(0, 0.5, len(np.arange(0, seconds + 0.1, 0.1)))
+    )
     tone = np.sin(2 * np.pi * np.cumsum(rng.uniform(100, 3000, n // 800 + 1).repeat(800)[:n]) / SAMPLE_RATE)
     return (level * (tone + 0.3 * rng.standard_normal(n))).clip(-1, 1).astype(np.float32)
 
@@ -279,7 +297,9 @@ def test_a_session_gives_the_same_for_any_packets(model: Model, chunk: Chunk, pa
     data = pcm.tobytes()
     packets = (data[i : i + 2 * packet] for i in range(0, len(data), 2 * packet))
     events = list(run(TorchEngine(model), options, packets))
-    assert [t for t, _ in texts(events)] == [model.tokenizer.piece(e.token).replace("▁", " ") for e in expected]
+    assert [t for t, _ in texts(events)] == [
+        model.tokenizer.piece(e.token).replace("▁", " ") for e in expected
+    ]
     assert [s for _, s in texts(events)] == [round(e.frame * model.frame_seconds, 4) for e in expected]
 
 
@@ -299,7 +319,9 @@ def test_the_socket_gives_the_same_to_all_clients_at_once(model: Model) -> None:
 
     for samples, chunk, events in zip(recordings, chunks, asyncio.run(all_at_once()), strict=True):
         pcm = (samples * 32767).astype("<i2").astype(np.float32) / 32768
-        alone = run(TorchEngine(model), Options(latency_ms=model.latency_ms(chunk), encoding="f32le"), [pcm.tobytes()])
+        alone = run(
+            TorchEngine(model), Options(latency_ms=model.latency_ms(chunk), encoding="f32le"), [pcm.tobytes()]
+        )
         expected = [event.text for event in alone if isinstance(event, Final)]
         assert [event.text for event in events if isinstance(event, Final)] == expected
         assert expected
@@ -318,7 +340,9 @@ def test_ten_recordings_by_file_by_session_and_by_socket(mini: Path) -> None:
     recordings = {name: audio.read(cuts[name].recording.sources[0].source) for name in wanted}
     assert len(recordings) == 10
     latency = model.latencies[0]
-    offline = {name: model.transcribe(samples, latency_ms=latency).text for name, samples in recordings.items()}
+    offline = {
+        name: model.transcribe(samples, latency_ms=latency).text for name, samples in recordings.items()
+    }
 
     async def through_the_socket() -> dict[str, str]:
         async with Server(TorchEngine(model), Settings(port=0)) as server:

@@ -156,6 +156,7 @@ def _config(
     causal = f"{first[0]}conv_module1.depthwise_conv.chunkwise_conv.weight" in tensors
     kernel = "chunkwise_conv.weight" if causal else "weight"
     dims = tuple(size(f"{p}norm.bias") for p in first)
+    convolution = "encoder_embed.conv.{}.weight"
     encoder = ZipformerConfig(
         layers=tuple(len(stacks[i]) for i in sorted(stacks)),
         dims=dims,
@@ -169,10 +170,12 @@ def _config(
         position_head_dim=position_head_dim,
         position_dim=size(f"{first[0]}self_attn_weights.linear_pos.weight", 1),
         embed_channels=(
-            size("encoder_embed.conv.0.weight"), size("encoder_embed.conv.4.weight"), size("encoder_embed.conv.7.weight")
+            size(convolution.format(0)),
+            size(convolution.format(4)),
+            size(convolution.format(7)),
         ),
         causal=causal,
-    )  # fmt: skip
+    )
     transducer = None
     if "joiner.output_linear.weight" in tensors:
         transducer = TransducerConfig(

@@ -38,8 +38,8 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"{path} cannot be read: {error}; write it again with `asr prepare`") from error
 
 
-def parse(line: bytes, *, where: str) -> Cut:
-    """One line of a manifest as a cut.
+def parse(line: bytes, *, path: Path, number: int) -> Cut:
+    """Line `number` of the manifest `path` as a cut. Audio paths may be relative to the manifest's folder.
 
     Raises:
         DataError: the line is not the JSON of a Lhotse cut.
@@ -48,18 +48,32 @@ def parse(line: bytes, *, where: str) -> Cut:
         item = json.loads(line)
         if isinstance(item, dict) and "type" not in item and "recording" in item:
             item["type"] = "MonoCut"
+        _resolve(item, path.parent)
         cut = deserialize_item(item)
-    except (
-        Exception
-    ) as error:  # Lhotse's constructors fail in ways of their own: each means the same to the user
+    # Lhotse's constructors fail in ways of their own: each means the same to the user.
+    except Exception as error:
         raise DataError(
-            f"{where} is not a Lhotse cut ({type(error).__name__}: {error}); mend or remove the line"
+            f"{path}, line {number} is not a Lhotse cut ({type(error).__name__}: {error}); mend or remove the line"
         ) from error
     if not isinstance(cut, Cut):
         raise DataError(
-            f"{where} is a {type(cut).__name__}, not a Lhotse cut; make cuts with CutSet.from_manifests"
+            f"{path}, line {number} is a {type(cut).__name__}, not a Lhotse cut; make cuts with CutSet.from_manifests"
         )
     return cut
+
+
+def _resolve(item: object, folder: Path) -> None:
+    """Make the audio files that lie beside the manifest absolute; a path that is not found there is kept."""
+    if isinstance(item, list):
+        for part in item:
+            _resolve(part, folder)
+    elif isinstance(item, dict):
+        if item.get("type") == "file" and isinstance(source := item.get("source"), str):
+            beside = folder / source
+            if not Path(source).is_absolute() and beside.is_file():
+                item["source"] = str(beside.absolute())
+        for part in item.values():
+            _resolve(part, folder)
 
 
 class Manifest:
@@ -82,7 +96,7 @@ class Manifest:
                     continue
                 block += line
                 ends.append(len(block))
-                durations.append(_duration(line, f"{path}, line {number}"))
+                durations.append(_duration(line, path, number))
                 owner.append(index)
                 numbers.append(number)
         self._block = bytes(block)
@@ -95,17 +109,20 @@ class Manifest:
         return len(self.durations)
 
     def __getitem__(self, index: int) -> Cut:
-        return parse(self._block[self._ends[index] : self._ends[index + 1]], where=self.where(index))
+        line = self._block[self._ends[index] : self._ends[index + 1]]
+        return parse(line, path=self.paths[self.owner[index]], number=int(self._numbers[index]))
 
     def where(self, index: int) -> str:
         """The file and line of a cut, for messages."""
         return f"{self.paths[self.owner[index]]}, line {self._numbers[index]}"
 
 
-def _duration(line: bytes, where: str) -> float:
+def _duration(line: bytes, path: Path, number: int) -> float:
     try:
         duration = json.loads(line).get("duration")
     except (ValueError, AttributeError):
         duration = None
     # Mixed cuts have no duration of their own in JSON; and what is no JSON gets its message from `parse`.
-    return float(duration) if isinstance(duration, int | float) else float(parse(line, where=where).duration)
+    if not isinstance(duration, int | float):
+        duration = parse(line, path=path, number=number).duration
+    return float(duration)

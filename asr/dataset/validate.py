@@ -185,7 +185,7 @@ Found = Iterator[tuple[str, str]]
 def _check(item: tuple[Path, int, bytes], *, decode: bool) -> tuple[Cut | None, list[tuple[str, str]]]:
     path, number, line = item
     try:
-        cut = parse(line, where=f"{path}, line {number}")
+        cut = parse(line, path=path, number=number)
     except DataError as error:
         return None, [(str(error).removeprefix(f"{path}, line {number} "), "write the manifest again")]
     found = list(chain(_check_times(cut), _check_text(cut), _check_recordings(cut)))

@@ -137,7 +137,9 @@ def solve_in_torch(lattice: Lattice) -> tuple[Tensor, Occupation]:
     scores = torch.where(possible, scores, -torch.inf).to(kind)
     if not flows:
         return scores, Occupation(torch.zeros_like(lattice.symbol), torch.zeros_like(lattice.blank))
-    flow = torch.stack(flows[::-1], 2).where(possible[:, None, None], 0.0)
+    flow = torch.stack(flows[::-1], 2)
+    # What is next to nothing becomes nothing: float32's denormal numbers would slow the caller's matrix products.
+    flow = flow.masked_fill((flow < 1e-30) | ~possible[:, None, None], 0.0)
     parts = [_unskew(x, frames) if topology == "regular" else x for x in flow]
     if begin is not None:
         parts = [x.gather(2, token) for x in parts]

@@ -48,6 +48,11 @@ INLINE void copy_out(float *to, const float *from, int64_t lanes) {
         memcpy(to, from, (size_t)lanes * sizeof *to);
 }
 
+/* Zeros in all of a window that may be read: the columns at the sides, and the rows of an incomplete tile. */
+INLINE void clear(const Convolution *c, float *window) {
+    memset(window, 0, (size_t)((segment_of(c) + c->kernel + TILE) * row_of(c)) * sizeof *window);
+}
+
 /* Fills a window with frames of x (those before 0 are in `before`), each times its row of edge unless NULL. The zeros
  * around the columns are there already. */
 INLINE void load(const Convolution *c, float *window, const float *x, const float *before, const float *edge,
@@ -69,21 +74,23 @@ INLINE void load(const Convolution *c, float *window, const float *x, const floa
     }
 }
 
-/* sum[s] += a[0] window[s] + a[1] window[s + 1] + ... for s = 0 ... TILE - 1; rows lie this far apart.
- * With weights for a this is the convolution, with gradients of the output for a the gradient of the weights. */
-INLINE void multiply(float *restrict sum, const float *a, int64_t a_row, const float *window, int64_t row, int64_t n) {
+/* sum[s] += the n rows of a, each of `columns` vectors, times the rows of the window from row s on, for s < TILE.
+ * With weights for a this is the convolution; with a column of the output's gradient, the gradient of weights. */
+INLINE void multiply(float *restrict sum, const float *a, int64_t a_step, const float *window, int64_t row, int64_t n,
+                     int64_t columns) {
     float s[TILE][LANES]; /* the compiler keeps it in registers */
     memcpy(s, sum, sizeof s);
-    for (int64_t i = 0; i < n; i++, a += a_row, window += row) {
-        const float *w = window, *w4 = window + 4 * row;
+    for (int64_t i = 0; i < n; i++, window += row)
+        for (int64_t j = 0; j < columns; j++, a += a_step) {
+            const float *w = window + j * LANES, *w4 = w + 4 * row;
 #pragma omp simd
-        for (int64_t l = 0; l < LANES; l++) {
-            s[0][l] += a[l] * w[l], s[1][l] += a[l] * w[row + l];
-            s[2][l] += a[l] * w[2 * row + l], s[3][l] += a[l] * w[3 * row + l];
-            s[4][l] += a[l] * w4[l], s[5][l] += a[l] * w4[row + l];
-            s[6][l] += a[l] * w4[2 * row + l], s[7][l] += a[l] * w4[3 * row + l];
+            for (int64_t l = 0; l < LANES; l++) {
+                s[0][l] += a[l] * w[l], s[1][l] += a[l] * w[row + l];
+                s[2][l] += a[l] * w[2 * row + l], s[3][l] += a[l] * w[3 * row + l];
+                s[4][l] += a[l] * w4[l], s[5][l] += a[l] * w4[row + l];
+                s[6][l] += a[l] * w4[2 * row + l], s[7][l] += a[l] * w4[3 * row + l];
+            }
         }
-    }
     memcpy(sum, s, sizeof s);
 }
 
@@ -91,8 +98,10 @@ INLINE void multiply(float *restrict sum, const float *a, int64_t a_row, const f
 INLINE void convolve(const Convolution *c, float *sum, const float *weight, const float *bias, const float *window) {
     for (int64_t s = 0; s < TILE; s++)
         for (int64_t l = 0; l < LANES; l++) sum[s * LANES + l] = bias ? bias[l] : 0.0f;
-    for (int64_t j = 0; j < c->width; j++)
-        multiply(sum, weight + j * LANES, c->width * LANES, window + j * LANES, row_of(c), c->kernel);
+    if (c->width == 1) /* a constant, for which the compiler drops the inner loop */
+        multiply(sum, weight, LANES, window, row_of(c), c->kernel, 1);
+    else
+        multiply(sum, weight, LANES, window, row_of(c), c->kernel, c->width);
 }
 
 VECTOR static void forward(const Convolution *c, float *y, int64_t b, int64_t d) {
@@ -100,7 +109,7 @@ VECTOR static void forward(const Convolution *c, float *y, int64_t b, int64_t d)
     int64_t lanes = least(LANES, c->dim - d), frame_size = c->columns * c->dim, row = row_of(c);
     const float *x = c->x + b * c->inputs * frame_size + d;
     const float *before = c->before ? c->before + (b + 1) * c->reach * frame_size + d : NULL;
-    memset(window, 0, sizeof window);
+    clear(c, window);
     for (int64_t k = 0; k < c->kernel * c->width; k++) copy_in(weight + k * LANES, c->weight + k * c->dim + d, lanes);
     copy_in(bias, c->bias + d, lanes);
     y += b * c->frames * frame_size + d;
@@ -129,7 +138,7 @@ VECTOR static void input_gradient(const Convolution *c, const float *dy, float *
     int64_t lanes = least(LANES, c->dim - d), frame_size = c->columns * c->dim, row = row_of(c);
     int64_t taps = c->kernel * c->width, beyond = c->inputs - c->frames;
     const float *edge = c->edge ? c->edge + d : NULL;
-    memset(window, 0, sizeof window);
+    clear(c, window);
     for (int64_t k = 0; k < taps; k++) copy_in(weight + k * LANES, c->weight + (taps - 1 - k) * c->dim + d, lanes);
     dy += b * c->frames * frame_size + d;
     dx += b * c->inputs * frame_size + d;
@@ -168,9 +177,9 @@ VECTOR static void weight_gradient(const Convolution *c, const float *dy, float 
     int64_t lanes = least(LANES, c->dim - d), frame_size = c->columns * c->dim, row = row_of(c);
     int64_t padded = (c->kernel + TILE - 1) / TILE * TILE, taps = c->kernel * c->width;
     const float *edge = c->edge ? c->edge + d : NULL;
-    memset(window, 0, sizeof window);
-    memset(gradient, 0, sizeof gradient);
-    memset(total, 0, sizeof total);
+    clear(c, window);
+    clear(c, gradient);
+    memset(total, 0, (size_t)(c->width * padded * LANES) * sizeof *total);
     memset(bias_total, 0, sizeof bias_total);
     for (int64_t k = 0; k < taps; k++) copy_in(weight + k * LANES, c->weight + k * c->dim + d, lanes);
     copy_in(bias, c->bias + d, lanes);
@@ -192,7 +201,7 @@ VECTOR static void weight_gradient(const Convolution *c, const float *dy, float 
                     for (int64_t j = 0; j < c->width; j++)
                         for (int64_t i = 0; i < padded; i += TILE) {
                             memset(sum, 0, sizeof sum);
-                            multiply(sum, column, row, window + i * row + (f + j) * LANES, row, n);
+                            multiply(sum, column, row, window + i * row + (f + j) * LANES, row, n, 1);
                             for (int64_t l = 0; l < TILE * LANES; l++)
                                 total[(j * padded + i) * LANES + l] += sum[l];
                         }

@@ -45,8 +45,8 @@ def train(
 
     Stopped before by Ctrl-C or SIGTERM it returns the path of the run's folder, whose checkpoint is up to date.
     A run that was stopped (by a signal, an error or a power cut) goes on from its last checkpoint when the same
-    command is given again. `hours` overrides `train.hours`. `out`, by default `runs/NAME` after the YAML's name,
-    takes checkpoints, logs and `bundle/`.
+    command is given again. `hours` overrides `train.hours`. `out`, by default `runs/NAME` after the recipe, takes
+    checkpoints, logs and `bundle/`.
 
     Raises:
         ConfigError: the recipe is wrong, or `out` holds a run of another model.
@@ -55,7 +55,7 @@ def train(
     recipe = configuration.load(RecipeConfig, config_path, overrides=overrides)
     if hours is not None:
         recipe = replace(recipe, train=replace(recipe.train, hours=hours))
-    folder = RunFolder(Path(out) if out is not None else Path("runs") / Path(config_path).stem)
+    folder = RunFolder(Path(out) if out is not None else default_folder(Path(config_path)))
     folder.path.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     with _logging(folder, console), quiet():
@@ -65,6 +65,12 @@ def train(
             log.info("stopped at batch %d; the same command goes on from there", task.progress.batches)
             return folder.path
         return average(folder.path)
+
+
+def default_folder(config_path: Path) -> Path:
+    """recipes/an4/train.yaml -> runs/an4, recipes/an4/large.yaml -> runs/an4-large."""
+    recipe = config_path.absolute().parent.name
+    return Path("runs") / (recipe if config_path.stem == "train" else f"{recipe}-{config_path.stem}")
 
 
 def fit(recipe: RecipeConfig, folder: RunFolder, console: Console) -> Task:

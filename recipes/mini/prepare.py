@@ -10,7 +10,7 @@ from pathlib import Path
 from lhotse import CutSet
 
 from asr.dataset.corpus import audio_files, command_line, require, write_splits
-from asr.dataset.manifest import parse, raw_lines
+from asr.dataset.manifest import Manifest
 from asr.errors import DataError
 
 SPLITS = ("train", "dev", "test")
@@ -26,23 +26,21 @@ def prepare(corpus: Path, out: Path, *, skip_bad: bool = False) -> None:
 
 
 def read_split(corpus: Path, split: str, *, skip_bad: bool) -> CutSet:
-    """One split's cuts, with absolute paths.
+    """One split's cuts.
 
     Raises:
         DataError: audio that is missing (unless `skip_bad`), by the manifest's line.
     """
-    path = corpus / f"{split}.jsonl.gz"
+    manifest = Manifest([corpus / f"{split}.jsonl.gz"])
     cuts = []
-    for number, line in raw_lines(path):
-        where = f"{path}, line {number}"
-        cut = parse(line, where=where).with_recording_path_prefix(corpus.absolute())
-        missing = [file for file in audio_files(cut) if not Path(file).is_file()]
+    for i in range(len(manifest)):
+        missing = [file for file in audio_files(manifest[i]) if not Path(file).is_file()]
         if missing and not skip_bad:
             raise DataError(
-                f"{where}: {missing[0]} is missing; restore it (git checkout), or go on with --skip-bad"
+                f"{manifest.where(i)}: {missing[0]} is missing; restore it (git checkout), or go on with --skip-bad"
             )
         if not missing:
-            cuts.append(cut)
+            cuts.append(manifest[i])
     return CutSet.from_cuts(cuts)
 
 

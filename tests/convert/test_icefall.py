@@ -33,7 +33,9 @@ def model() -> Model:
     tokenizer = Tokenizer.train(["".join(map(chr, range(0x4E00, 0x4E00 + 99)))], kind="characters")
     assert tokenizer.size == 100
     converted = icefall.convert(icefall.read_tensors(GOLDEN / "model.safetensors"), tokenizer)
-    assert all(name.endswith(".bypass_scale") for name in converted.left_over)  # icefall has it and does not use it
+    assert all(
+        name.endswith(".bypass_scale") for name in converted.left_over
+    )  # icefall has it and does not use it
     return converted.model
 
 
@@ -42,17 +44,23 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_encoder_and_ctc(case: str, model: Model, golden: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoder_and_ctc(
+    case: str, model: Model, golden: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """icefall's Conv-Embed and downsampling read the padding of the shorter utterance; ours does not, unless made to."""
     embed, downsample = conv_embed.ConvEmbed.forward, zipformer.Downsample.forward
     x, x_lens = golden["features"], golden["feature_lens"]
     with torch.inference_mode():
         y, y_lens = model.encoder(x, x_lens, CASES[case])
         monkeypatch.setattr(
-            conv_embed.ConvEmbed, "forward", lambda self, x, n, s: embed(self, x, torch.full_like(n, int(n.max())), s)
+            conv_embed.ConvEmbed,
+            "forward",
+            lambda self, x, n, s: embed(self, x, torch.full_like(n, int(n.max())), s),
         )
         monkeypatch.setattr(
-            zipformer.Downsample, "forward", lambda self, x, n: downsample(self, x, torch.full_like(n, int(n.max())))
+            zipformer.Downsample,
+            "forward",
+            lambda self, x, n: downsample(self, x, torch.full_like(n, int(n.max()))),
         )
         z, _ = model.encoder(x, x_lens, CASES[case])
         log_probabilities = model.heads["ctc"].log_probabilities(z)

@@ -86,7 +86,9 @@ def test_balancer_adds_the_gradient_of_its_distance() -> None:
 
 def test_whiten_lowers_what_it_measures() -> None:
     torch.manual_seed(0)
-    x = torch.randn(200, 8, dtype=torch.float64) @ torch.diag(torch.tensor([4.0, 1, 1, 1, 1, 1, 1, 0.2], dtype=torch.float64))
+    x = torch.randn(200, 8, dtype=torch.float64) @ torch.diag(
+        torch.tensor([4.0, 1, 1, 1, 1, 1, 1, 0.2], dtype=torch.float64)
+    )
     module = Whiten(1.0, scale=1.0).train()
     module.probability = 1.0
 
