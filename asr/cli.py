@@ -201,7 +201,7 @@ def evaluate(
     \b
     Examples:
       asr evaluate data/mini/test.jsonl.gz
-      asr evaluate data/an4/test.jsonl.gz --latency offline,320 --out an4.json
+      asr evaluate data/an4/test.jsonl.gz --latency offline,450 --out an4.json
     """
     from rich.console import Console
 
@@ -305,7 +305,7 @@ def stream(
 
     \b
     Example:
-      asr stream talk.wav --latency 320
+      asr stream talk.wav --latency 450
     """
     from asr.show import LiveText, latency_line
     from streaming.client import stream_file

@@ -118,10 +118,10 @@ def recipe_script(name: str) -> Path:
 
 
 def parse_latencies(text: str, offered: tuple[int, ...]) -> list[int | None]:
-    """`offline,320` -> [None, 320]; `all` -> offline and all that the model offers."""
+    """`offline,450` -> [None, 450]; `all` -> offline and all that the model offers."""
     if text == "all":
         return [None, *offered]
     try:
         return [None if part.strip() == "offline" else int(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"--latency {text}: give offline, milliseconds or all, as in offline,320") from None
+        raise ConfigError(f"--latency {text}: give offline, milliseconds or all, as in offline,450") from None

@@ -103,7 +103,7 @@ def test_chunks_give_what_the_masked_whole_gives(encoder: Any, chunk: Chunk, man
 
 @torch.inference_mode()
 @pytest.mark.parametrize("chunk", CHUNKS, ids=str)
-@pytest.mark.parametrize("frames", range(140, 162))
+@pytest.mark.parametrize("frames", [140, 141, 144, 145, 149, 153, 157, 160])
 def test_the_last_partial_chunk(encoder: Any, chunk: Chunk, frames: int) -> None:
     x, lens = features(encoder, frames), torch.tensor([frames])
     whole, whole_lens = encoder(x, lens, chunk)

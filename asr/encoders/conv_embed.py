@@ -44,7 +44,7 @@ class ConvNeXt(Scheduled):
     def forward(self, x: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
         """(B, U + 3, F, C), its left context (B, 3, F, C) -> (B, U, F, C), the next left context."""
         frames = x.shape[1] - CONVNEXT_REACH
-        y = depthwise_7x7(x, left, self.depthwise.weight, self.depthwise.bias)
+        y = depthwise_7x7(x, left, *self.depthwise.parameters())
         y = swoosh_l(self.hidden_balancer(self.pointwise_in(y)))
         y = self.pointwise_out(y)
         if self.training:

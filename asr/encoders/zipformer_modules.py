@@ -86,11 +86,7 @@ class RelativePositions(nn.Module):
     def forward(self, left: int, chunk: int, like: Tensor) -> Tensor:
         """Encodings of -(left + chunk) ... chunk - 1, in the dtype and on the device of `like`."""
         reach = left + chunk
-        if (
-            len(self.table) <= 2 * reach
-            or self.table.dtype != like.dtype
-            or self.table.device != like.device
-        ):
+        if len(self.table) <= 2 * reach or self.table.dtype != like.dtype or self.table.device != like.device:
             self.table = self._encode(max(reach, len(self.table) // 2)).to(like)
         zero = len(self.table) // 2
         return self.table[zero - reach : zero + chunk]
@@ -132,7 +128,7 @@ class Bypass(Scheduled):
         self.skip_rate = skip_rate
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        scale = self.scale
+        scale: Tensor = self.scale
         if self.training:
             scale = limit_gradient(scale, self.now(self.least), 1.0)
             if self.skip_rate is not None and (rate := self.now(self.skip_rate)) > 0:
@@ -164,7 +160,7 @@ class AttentionWeights(Scheduled):
         query = context.split(query).unflatten(3, (self.heads, -1)).transpose(2, 3)
         scores = query @ key.unflatten(3, (self.heads, -1)).permute(0, 1, 3, 4, 2)
         scores = scores + self._position_scores(context, position)
-        return scores.masked_fill(context.hidden, MASKED).softmax(-1), keys
+        return scores.masked_fill_(context.hidden, MASKED).softmax(-1), keys
 
     def _position_scores(self, context: Context, position: Tensor) -> Tensor:
         """(B, U, H P') -> (B, n, H, c, L + c): what a query thinks of each distance."""
@@ -174,11 +170,13 @@ class AttentionWeights(Scheduled):
         distances = self.project_positions(distances).unflatten(1, (self.heads, -1)).permute(1, 2, 0)
         batch, frames, _ = position.shape
         position = position.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3).flatten(1, 2)
-        scores = (position @ distances).unflatten(1, (batch, frames // context.chunk, context.chunk))
-        # Row q holds all distances; the keys that q sees begin c - q later. One reading shifts all rows.
-        width = scores.shape[-1]
-        shifted = scores.flatten(-2)[..., context.chunk :].unflatten(-1, (context.chunk, width - 1))
-        return shifted[..., : context.left + context.chunk].permute(1, 2, 0, 3, 4)
+        # Row q holds all distances; the keys that q sees begin c - q later. One reading, in which a row is one shorter
+        # than it is, shifts them all.
+        chunk, keys = context.chunk, context.left + context.chunk
+        scores = (position @ distances).view(self.heads, batch, frames // chunk, chunk, -1)
+        head, stream, step, row, _ = scores.stride()
+        shape, strides = (batch, frames // chunk, self.heads, chunk, keys), (stream, step, head, row - 1, 1)
+        return scores.as_strided(shape, strides, chunk)
 
 
 class Attention(nn.Module):
@@ -274,14 +272,14 @@ class Convolution(Scheduled):
         x, gate = self.project_in(x).chunk(2, -1)
         x = x * self.balancer_in(gate).sigmoid()
         x = x.masked_fill(context.padding, 0.0)
-        whole, chunk = self.chunkwise, context.chunk
+        (weight, bias), chunk = self.chunkwise.parameters(), context.chunk
         if self.causal:
-            y = chunk_causal_convolution(
-                x, past, self.past.weight, self.past.bias, whole.weight, whole.bias, self._edges(chunk), chunk=chunk
-            )
-            past = torch.cat([past, x[:, -self.history :].transpose(1, 2)], 2)[:, :, -self.history :]
+            (past_weight, past_bias), edges = self.past.parameters(), self._edges(chunk)
+            y = chunk_causal_convolution(x, past, past_weight, past_bias, weight, bias, edges, chunk=chunk)
+            last = x[:, max(0, x.shape[1] - self.history) :].transpose(1, 2)
+            past = torch.cat([past, last], 2)[:, :, last.shape[2] :]
         else:
-            y = depthwise_convolution(x, whole.weight, whole.bias, chunk=chunk)
+            y = depthwise_convolution(x, weight, bias, chunk=chunk)
         y = swoosh_r(self.balancer_out(y))
         return self.whiten(self.project_out(y)), past
 

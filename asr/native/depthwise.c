@@ -190,7 +190,8 @@ VECTOR static void weight_gradient(const Convolution *c, const float *dy, float 
             for (int64_t t = u, n; t < u + c->chunk; t += n) {
                 n = least(segment_of(c), u + c->chunk - t);
                 int64_t begin = t - c->reach;
-                Range seen = {begin, begin + n + c->kernel - 1, before ? -c->reach : u, before ? c->inputs : u + c->chunk};
+                int64_t low = before ? -c->reach : u, high = before ? c->inputs : u + c->chunk;
+                Range seen = {begin, begin + n + c->kernel - 1, low, high};
                 Range own = {t, t + n, u, u + c->chunk};
                 load(c, window, x, before, NULL, seen, lanes);
                 load(c, gradient, g, NULL, edge, own, lanes);

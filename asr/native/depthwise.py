@@ -37,13 +37,25 @@ def _fits(kernel: int, width: int, columns: int) -> bool:
     return width * (kernel + _TILE) <= _TAPS and (columns + width - 1) * (kernel + 2 * _TILE) <= _WINDOW
 
 
+def _expect(name: str, x: Tensor, *shape: int) -> None:
+    """The C kernel believes what it is told: a wrong shape must not reach it."""
+    if x.shape != shape:
+        raise ValueError(f"{name} is {tuple(x.shape)}; with the others it should be {shape}")
+
+
 class _Depthwise(torch.autograd.Function):
     """x (B, inputs, columns, D) and the `reach` frames before it, weight (kernel * width, D), edge (chunk, D) ->
     (B, frames, columns, D)."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, before: Tensor | None, weight: Tensor, bias: Tensor, edge: Tensor | None, shape: _Shape
+        ctx: Any,
+        x: Tensor,
+        before: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        edge: Tensor | None,
+        shape: _Shape,
     ) -> Tensor:
         parts = [None if part is None else part.contiguous() for part in (x, before, weight, bias, edge)]
         ctx.save_for_backward(*parts)
@@ -70,7 +82,8 @@ def _over_time(
 ) -> Tensor:
     batch, frames, dim = x.shape
     shape = _Shape(batch, frames, frames, 1, dim, chunk, weight.shape[2], 1, reach)
-    return _Depthwise.apply(x, past, weight[:, 0].t(), bias, edge, shape).squeeze(2)  # type: ignore[no-any-return]
+    y: Tensor = _Depthwise.apply(x, past, weight[:, 0].t(), bias, edge, shape)
+    return y.squeeze(2)
 
 
 def depthwise_convolution(
@@ -79,8 +92,16 @@ def depthwise_convolution(
     """(B, U, D) -> (B, U, D): a convolution that sees the whole chunk and nothing outside.
 
     weight: (D, 1, K), K odd; bias: (D,); U is a multiple of `chunk`. edge_scale (D, chunk): a factor of each frame of
-    the result, by its place in the chunk. float32 on the CPU runs the C kernel, all else torch's operations.
+    the result, by its place in the chunk. float32 on the CPU runs the C kernel, all else torch's operations. Raises
+    ValueError where the shapes do not fit each other.
     """
+    _, frames, dim = x.shape
+    if chunk < 1 or frames % chunk:
+        raise ValueError(f"{frames} frames are not whole chunks of {chunk}")
+    _expect("weight", weight, dim, 1, weight.shape[-1] // 2 * 2 + 1)
+    _expect("bias", bias, dim)
+    if edge_scale is not None:
+        _expect("edge_scale", edge_scale, dim, chunk)
     given = (x, weight, bias) if edge_scale is None else (x, weight, bias, edge_scale)
     if available() and plain(*given) and _fits(weight.shape[2], 1, 1):
         edge = None if edge_scale is None else edge_scale.t()
@@ -105,8 +126,12 @@ def chunk_causal_convolution(
     """(B, U, D) -> (B, U, D): a causal convolution plus `depthwise_convolution`.
 
     past: (B, D, P), the frames before x, which get no gradient; past_weight: (D, 1, P + 1); chunk_weight:
-    (D, 1, K); both biases: (D,); edge_scale: (D, chunk); U is a multiple of `chunk`.
+    (D, 1, K); both biases: (D,); edge_scale: (D, chunk); U is a multiple of `chunk`. Raises ValueError as it does.
     """
+    batch, _, dim = x.shape
+    _expect("past", past, batch, dim, past.shape[-1])
+    _expect("past_weight", past_weight, dim, 1, past.shape[-1] + 1)
+    _expect("past_bias", past_bias, dim)
     y = depthwise_convolution(x, chunk_weight, chunk_bias, chunk=chunk, edge_scale=edge_scale)
     past, reach = past.detach(), past.shape[2]
     if available() and plain(x, past, past_weight, past_bias) and _fits(reach + 1, 1, 1):
@@ -118,13 +143,20 @@ def chunk_causal_convolution(
 def depthwise_7x7(x: Tensor, left: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """(B, U + 3, F, C) and the 3 frames before it (B, 3, F, C), which get no gradient -> (B, U, F, C).
 
-    weight: (C, 1, 7, 7), frames by columns; bias: (C,). Beyond the columns are zeros.
+    weight: (C, 1, 7, 7), frames by columns; bias: (C,). Beyond the columns are zeros. Raises ValueError where the
+    shapes do not fit each other.
     """
     batch, inputs, columns, channels = x.shape
+    if inputs <= 3:
+        raise ValueError(f"{inputs} frames: the 3 that follow the result's must follow something")
+    _expect("left", left, batch, 3, columns, channels)
+    _expect("weight", weight, channels, 1, 7, 7)
+    _expect("bias", bias, channels)
     left = left.detach()
     if available() and plain(x, left, weight, bias) and _fits(7, 7, columns):
         shape = _Shape(batch, inputs, inputs - 3, columns, channels, inputs - 3, 7, 7, 3)
         taps = weight.flatten(1).t()
-        return _Depthwise.apply(x, left, taps, bias, None, shape)  # type: ignore[no-any-return]
+        y: Tensor = _Depthwise.apply(x, left, taps, bias, None, shape)
+        return y
     seen = torch.cat([left, x], 1).permute(0, 3, 1, 2)
     return F.conv2d(seen, weight, bias, padding=(0, 3), groups=channels).permute(0, 2, 3, 1)

@@ -24,13 +24,16 @@ class TrainConfig:
     precision: Literal["auto", "32", "bf16"] = "auto"  # auto: bf16 where the device computes it in hardware
     accumulate: int = 1
 
+    optimizer: Literal["scaled_adam", "adamw"] = (
+        "scaled_adam"  # adamw (at a base_lr of 0.001) for small, short runs
+    )
     clock: Literal["batches", "budget"] = "batches"  # what the rate falls with: see asr/training/schedule.py
     base_lr: float = 0.045
     lr_batches: float = 7500.0
     lr_epochs: float = 3.5
     lr_share: float = 0.1  # of the budget, for clock: budget
     warmup_batches: float = 500.0
-    clip: float | None = 2.0  # times the median gradient norm
+    clip: float | None = 2.0  # scaled_adam: times the median gradient norm; adamw: the norm itself
 
     spec_augment: SpecAugmentConfig | None = SpecAugmentConfig()
     # Weights of the losses by head or by head and part ("transducer.simple"); unnamed heads weigh 1.

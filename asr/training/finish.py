@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from asr import bundle
 from asr.errors import DataError
 from asr.model import Model
 from asr.training.average import span_average
 from asr.training.checkpoints import RunFolder, Snapshot
 from asr.training.measure import measure
-from asr.training.recipe import dev_loader, load_run, load_weights
+from asr.training.recipe import RecipeConfig, dev_loader, load_run, load_weights
 
 __all__ = ["average", "spans"]
 
@@ -56,7 +57,8 @@ def average(
         )
         early, late = _enclosing(snapshots, after, end)
         _put(model, _mean(early, late))
-        log.info("the average over batches %d to %d", early.batches if early else 0, late.batches)
+        chosen = f"the average over batches {early.batches if early else 0} to {late.batches}"
+        log.info("%s", chosen)
     elif recipe.data.dev:
         dev = dev_loader(recipe, model.tokenizer)
         results: list[tuple[float, str, dict[str, Tensor]]] = []
@@ -65,15 +67,36 @@ def average(
             score = measure(model, dev).score
             log.info("%s: %.2f %% word errors on dev", name, 100 * score)
             results.append((score, name, parameters))
-        _, name, parameters = min(results, key=lambda result: result[0])
+        score, name, parameters = min(results, key=lambda result: result[0])
         _put(model, parameters)
+        chosen = f"{name}, {100 * score:.2f} % word errors on dev"
         log.info("the bundle gets %s", name)
     elif snapshots:
         _put(model, _mean(*_enclosing(snapshots, *spans(snapshots)[0])))
+        chosen = "an average of the end of the run"
+    else:
+        chosen = "the last checkpoint"
     path = Path(out) if out is not None else folder.bundle
-    model.save(path)
+    bundle.save(model, path, card=_card(folder, recipe, model, chosen))
     log.info("wrote %s", path)
     return path
+
+
+def _card(folder: RunFolder, recipe: RecipeConfig, model: Model, chosen: str) -> str:
+    """What the run itself knows about the model; results on test sets and licences are its owner's to add."""
+    progress = folder.load(folder.last)["progress"]
+    assert isinstance(progress, dict)
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    facts = {
+        "model": f"{size:.1f} M parameters, {model.tokenizer.size} tokens, heads: {', '.join(model.heads)}",
+        "latencies": ", ".join(f"{ms} ms" for ms in model.latencies) or "offline only",
+        "trained on": ", ".join(str(path) for path in recipe.data.train),
+        "training": f"{progress['seconds'] / 3600:.1f} hours of speech in {progress['epochs']:.1f} epochs and "
+        f"{progress['batches']} batches; {progress['hours']:.2f} hours of time",
+        "weights": chosen,
+    }
+    lines = [f"- {name}: {fact}" for name, fact in facts.items()]
+    return "\n".join([f"# {folder.path.absolute().name}", "", *lines, ""])
 
 
 def spans(snapshots: list[Snapshot]) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ from asr.audio import HOP, SAMPLE_RATE
 from asr.dataset import Batch, Loader
 from asr.encoders.base import FULL_CONTEXT, Chunk
 from asr.errors import DataError
+from asr.training.adamw import AdamW
 from asr.training.average import RunningAverage
 from asr.training.config import TrainConfig
 from asr.training.optimizer import NonFiniteGradient, ScaledAdam
@@ -153,13 +154,17 @@ class Task(pl.LightningModule):
         return c.base_lr * factor
 
     @property
-    def optimizer(self) -> ScaledAdam:
+    def optimizer(self) -> ScaledAdam | AdamW:
         optimizer = self.trainer.optimizers[0]
-        assert isinstance(optimizer, ScaledAdam)
+        assert isinstance(optimizer, ScaledAdam | AdamW)
         return optimizer
 
-    def configure_optimizers(self) -> ScaledAdam:
-        return ScaledAdam(self.model.parameters(), self.rate, clipping_scale=self.config.clip)
+    def configure_optimizers(self) -> ScaledAdam | AdamW:
+        match self.config.optimizer:
+            case "scaled_adam":
+                return ScaledAdam(self.model.parameters(), self.rate, clipping_scale=self.config.clip)
+            case "adamw":
+                return AdamW(self.model.parameters(), self.rate, clip=self.config.clip)
 
     def transfer_batch_to_device(self, batch: Item, device: torch.device, dataloader_idx: int) -> Item:
         return replace(batch, batch=batch.batch.to(device))

@@ -60,7 +60,9 @@ def check(call: Callable[..., Tensor], exact: Callable[..., Tensor], given: list
     y, expected = call(*given), exact(*doubles)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(3))
     results = [y, *torch.autograd.grad(y, given, dy)]
-    for got, want in zip(results, [expected, *torch.autograd.grad(expected, doubles, dy.double())], strict=True):
+    for got, want in zip(
+        results, [expected, *torch.autograd.grad(expected, doubles, dy.double())], strict=True
+    ):
         assert got.shape == want.shape
         assert (got - want).abs().max() <= 2e-6 * max(1.0, float(want.detach().abs().max()))
 
@@ -82,7 +84,9 @@ def test_depthwise_convolution(sizes: tuple[int, int, int, int, int]) -> None:
 
     def exact(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         parts = x.transpose(1, 2).split(chunk, 2)
-        return torch.cat([F.conv1d(part, weight, bias, padding=reach, groups=len(weight)) for part in parts], 2).mT
+        return torch.cat(
+            [F.conv1d(part, weight, bias, padding=reach, groups=len(weight)) for part in parts], 2
+        ).mT
 
     check(lambda *given: depthwise_convolution(*given, chunk=chunk), exact, [x, weight, bias])
 
@@ -106,7 +110,9 @@ def test_other_types_use_torch() -> None:
     )
     x, weight, bias = parameters((1, 5, 2, 2), (2, 1, 7, 7), (2,), dtype=torch.float64)
     left = torch.randn(1, 3, 2, 2, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda *given: depthwise_7x7(given[0], left, *given[1:]), (x, weight, bias))
+    assert torch.autograd.gradcheck(
+        lambda *given: depthwise_7x7(given[0], left, *given[1:]), (x, weight, bias)
+    )
 
 
 def test_any_layout_without_gradient() -> None:
@@ -117,6 +123,21 @@ def test_any_layout_without_gradient() -> None:
     torch.testing.assert_close(y, expected_over_time(past, 16, given), rtol=1e-5, atol=1e-5)
 
 
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    past, given = over_time(1, 2, 4, 3, 5)
+    with pytest.raises(ValueError, match="8 frames are not whole chunks of 3"):
+        chunk_causal_convolution(given[0], past, *given[1:], chunk=3)
+    with pytest.raises(ValueError, match="edge_scale is"):
+        chunk_causal_convolution(given[0], past, *given[1:], chunk=8)
+    with pytest.raises(ValueError, match="past_weight is"):
+        chunk_causal_convolution(given[0], past[..., 1:], *given[1:], chunk=4)
+    x, left, weight, bias = parameters((1, 9, 5, 4), (1, 4, 5, 4), (4, 1, 7, 7), (4,))
+    with pytest.raises(ValueError, match="left is"):
+        depthwise_7x7(x, left, weight, bias)
+    with pytest.raises(ValueError, match="3 frames"):
+        depthwise_7x7(x[:, :3], left[:, :3], weight, bias)
+
+
 def test_threads_change_nothing() -> None:
     past, given = over_time(3, 10, 16, 80, 31)
     image = parameters((3, 43, 19, 40), (40, 1, 7, 7), (40,))
@@ -125,8 +146,13 @@ def test_threads_change_nothing() -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            y, z = chunk_causal_convolution(given[0], past, *given[1:], chunk=16), depthwise_7x7(image[0], left, *image[1:])
-            gradients = torch.autograd.grad(y.square().sum(), given) + torch.autograd.grad(z.square().sum(), image)
+            y, z = (
+                chunk_causal_convolution(given[0], past, *given[1:], chunk=16),
+                depthwise_7x7(image[0], left, *image[1:]),
+            )
+            gradients = torch.autograd.grad(y.square().sum(), given) + torch.autograd.grad(
+                z.square().sum(), image
+            )
             results.append([y, z, *gradients])
     finally:
         torch.set_num_threads(before)
