@@ -7,7 +7,7 @@ packet size; whatever else is in the batch; whatever lies in caches that must no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +20,7 @@ from torch import Tensor
 import asr
 from asr import audio
 from asr.audio import SAMPLE_RATE
+from asr.dataset.manifest import Manifest
 from asr.encoders import FULL_CONTEXT, Chunk, EncoderConfig, build
 from asr.heads import Emission
 from asr.model import Model
@@ -312,15 +313,18 @@ def test_the_socket_gives_the_same_to_all_clients_at_once(model: Model) -> None:
             await server.wait_ready()
 
             async def one(samples: np.ndarray, chunk: Chunk) -> list[Any]:
-                events = stream(samples, server.url, realtime=False, latency_ms=model.latency_ms(chunk))
+                events = stream(
+                    samples, server.url, realtime=False, latency_ms=model.latency_ms(chunk), encoding="f32le"
+                )
                 return [event async for event in events]
 
             return await asyncio.gather(*(one(s, c) for s, c in zip(recordings, chunks, strict=True)))
 
     for samples, chunk, events in zip(recordings, chunks, asyncio.run(all_at_once()), strict=True):
-        pcm = (samples * 32767).astype("<i2").astype(np.float32) / 32768
         alone = run(
-            TorchEngine(model), Options(latency_ms=model.latency_ms(chunk), encoding="f32le"), [pcm.tobytes()]
+            TorchEngine(model),
+            Options(latency_ms=model.latency_ms(chunk), encoding="f32le"),
+            [samples.tobytes()],
         )
         expected = [event.text for event in alone if isinstance(event, Final)]
         assert [event.text for event in events if isinstance(event, Final)] == expected
@@ -330,19 +334,20 @@ def test_the_socket_gives_the_same_to_all_clients_at_once(model: Model) -> None:
 # ---- real speech, the embedded model
 
 
+def letters(texts: Iterable[str]) -> str:
+    """All that was said, without spaces: a session may end a segment where the file's text goes on in a word."""
+    return "".join(texts).replace(" ", "")
+
+
 def test_ten_recordings_by_file_by_session_and_by_socket(mini: Path) -> None:
     """The same tokens from `transcribe` in chunked mode, from a session fed primes, and through the socket."""
-    model = asr.load(mini.parent / "models" / "english")
-    from asr.dataset import Manifest
-
+    model = asr.load(mini.parent / "models" / "mini")
     wanted = (mini / "ten.txt").read_text().split()
     cuts = {cut.id: cut for cut in Manifest([mini / "test.jsonl.gz"])}
     recordings = {name: audio.read(cuts[name].recording.sources[0].source) for name in wanted}
     assert len(recordings) == 10
     latency = model.latencies[0]
-    offline = {
-        name: model.transcribe(samples, latency_ms=latency).text for name, samples in recordings.items()
-    }
+    offline = {name: letters(model.transcribe(x, latency_ms=latency).text) for name, x in recordings.items()}
 
     async def through_the_socket() -> dict[str, str]:
         async with Server(TorchEngine(model), Settings(port=0)) as server:
@@ -350,16 +355,16 @@ def test_ten_recordings_by_file_by_session_and_by_socket(mini: Path) -> None:
 
             async def one(samples: np.ndarray) -> str:
                 events = stream(samples, server.url, realtime=False, latency_ms=latency)
-                return " ".join([event.text async for event in events if isinstance(event, Final)])
+                return letters([event.text async for event in events if isinstance(event, Final)])
 
             found = await asyncio.gather(*map(one, recordings.values()))
             return dict(zip(recordings, found, strict=True))
 
     for name, samples in recordings.items():
         pcm = (samples * 32768).round().clip(-32768, 32767).astype("<i2").tobytes()
-        for packet in (2 * 997, 2 * 7919):
+        for packet in (2, 2 * 997, 2 * 7919):
             packets = (pcm[i : i + packet] for i in range(0, len(pcm), packet))
             events = run(TorchEngine(model), Options(latency_ms=latency), packets)
-            assert " ".join(event.text for event in events if isinstance(event, Final)) == offline[name], name
+            assert letters(event.text for event in events if isinstance(event, Final)) == offline[name], name
     assert asyncio.run(through_the_socket()) == offline
-    assert sum(len(text.split()) for text in offline.values()) > 20
+    assert sum(map(len, offline.values())) > 100

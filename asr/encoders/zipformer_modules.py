@@ -160,7 +160,7 @@ class AttentionWeights(Scheduled):
         query = context.split(query).unflatten(3, (self.heads, -1)).transpose(2, 3)
         scores = query @ key.unflatten(3, (self.heads, -1)).permute(0, 1, 3, 4, 2)
         scores = scores + self._position_scores(context, position)
-        return scores.masked_fill_(context.hidden, MASKED).softmax(-1), keys
+        return scores.masked_fill(context.hidden, MASKED).softmax(-1), keys
 
     def _position_scores(self, context: Context, position: Tensor) -> Tensor:
         """(B, U, H P') -> (B, n, H, c, L + c): what a query thinks of each distance."""
@@ -170,13 +170,11 @@ class AttentionWeights(Scheduled):
         distances = self.project_positions(distances).unflatten(1, (self.heads, -1)).permute(1, 2, 0)
         batch, frames, _ = position.shape
         position = position.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3).flatten(1, 2)
-        # Row q holds all distances; the keys that q sees begin c - q later. One reading, in which a row is one shorter
-        # than it is, shifts them all.
-        chunk, keys = context.chunk, context.left + context.chunk
-        scores = (position @ distances).view(self.heads, batch, frames // chunk, chunk, -1)
-        head, stream, step, row, _ = scores.stride()
-        shape, strides = (batch, frames // chunk, self.heads, chunk, keys), (stream, step, head, row - 1, 1)
-        return scores.as_strided(shape, strides, chunk)
+        scores = (position @ distances).unflatten(1, (batch, frames // context.chunk, context.chunk))
+        # Row q holds all distances; the keys that q sees begin c - q later. One reading shifts all rows.
+        width = scores.shape[-1]
+        shifted = scores.flatten(-2)[..., context.chunk :].unflatten(-1, (context.chunk, width - 1))
+        return shifted[..., : context.left + context.chunk].permute(1, 2, 0, 3, 4)
 
 
 class Attention(nn.Module):
