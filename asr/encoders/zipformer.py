@@ -326,8 +326,7 @@ class Zipformer(nn.Module):
         x = torch.cat([pending, x], 1)
         if not bool(begins.any()):
             return x
-        began = torch.where(begins[:, None, None], x[:, LOOKAHEAD:], x[:, : x.shape[1] - LOOKAHEAD])
-        return began
+        return torch.where(begins[:, None, None], x[:, LOOKAHEAD:], x[:, : x.shape[1] - LOOKAHEAD])
 
     def _context(
         self, x: Tensor, lens: Tensor, position: Tensor, size: int, left: int, factor: int
