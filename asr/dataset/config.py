@@ -31,6 +31,9 @@ class DataConfig:
     0.1."""
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
     """Each utterance is drawn one of these at random each epoch (Ko et al. 2015); (1.0,) turns it off."""
+    plain_epochs: int = 0
+    """So many epochs come first without a change of speed and without SpecAugment. A small corpus's model finds
+    out much sooner which sound is which letter; augmentation then keeps it from learning the corpus by heart."""
     min_seconds: float = 0.3
     max_seconds: float = 30.0
     """Utterances outside are not trained on; dev and test take all."""
@@ -50,6 +53,8 @@ class DataConfig:
             )
         if any(weight < 0 for weight in self.weights):
             raise ValueError("weights: a weight is negative")
+        if self.plain_epochs < 0:
+            raise ValueError("plain_epochs must be at least 0")
         if not self.speeds or min(self.speeds) <= 0:
             raise ValueError("speeds: give at least one, all above zero")
         if not 0 <= self.min_seconds < self.max_seconds:

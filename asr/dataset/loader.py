@@ -185,6 +185,7 @@ class Loader:
             max_duration=config.max_duration,
             weights=each,
             speeds=config.speeds,
+            plain_epochs=config.plain_epochs,
             jitter=config.jitter,
             seed=config.seed,
             shuffle=training,

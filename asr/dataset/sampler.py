@@ -36,8 +36,8 @@ class Sampler:
     Every epoch has the same number of batches, `len(sampler)`, for each of `world_size` processes; they step
     through batches of neighbouring lengths together, so that none waits for another. A plan is a pure
     function of seed and epoch: the same for any number of workers, and to resume one skips to a batch.
-    Without `shuffle` each utterance comes once per epoch, at speed 1, from long to short (an evaluation's
-    order; memory runs out at once or never).
+    The first `plain_epochs` run at speed 1. Without `shuffle` each utterance comes once per epoch, at speed 1,
+    from long to short (an evaluation's order; memory runs out at once or never).
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Sampler:
         max_duration: float,
         weights: Floats | None = None,
         speeds: Sequence[float] = (1.0,),
+        plain_epochs: int = 0,
         jitter: float = 0.05,
         seed: int = 0,
         shuffle: bool = True,
@@ -56,11 +57,11 @@ class Sampler:
         self.durations, self.max_duration, self.seed, self.shuffle = durations, max_duration, seed, shuffle
         self.weights = np.ones(len(durations)) if weights is None else weights
         self.speeds, self.jitter = np.array(speeds if shuffle else (1.0,), dtype=np.float64), jitter
+        self.plain_epochs = plain_epochs
         self.rank, self.world_size = rank, world_size
-        # Epochs differ by some batches, as jitter and speeds do; their number is fixed a little above what three need.
-        needed = max(
-            len(_cut(self._draw(epoch)[1], max_duration)) for epoch in (range(3) if shuffle else range(1))
-        )
+        # Epochs differ by some batches, as jitter and speeds do; their number is fixed a little above what these need.
+        tried = {0, 1, 2, plain_epochs} if shuffle else {0}
+        needed = max(len(_cut(self._draw(epoch)[1], max_duration)) for epoch in tried)
         self._batches = -(-(needed + (needed > 20)) // world_size) * world_size if shuffle else needed
 
     def __len__(self) -> int:
@@ -92,7 +93,7 @@ class Sampler:
         ):  # small fractions of few utterances may come to nothing; an epoch has a batch at least
             copies[int(np.argmax(self.weights))] = 1
         indices = np.repeat(np.arange(len(self.durations)), copies)
-        speeds = random.choice(self.speeds, len(indices))
+        speeds = random.choice(self.speeds if epoch >= self.plain_epochs else np.ones(1), len(indices))
         durations = self.durations[indices] / speeds
         order = np.argsort(
             durations * (1 + random.uniform(-self.jitter, self.jitter, len(indices))), kind="stable"

@@ -1,4 +1,4 @@
-"""The sum over all paths of a transducer lattice, in C where it can be and in torch elsewhere.
+"""The sum over all paths of a transducer lattice: in C on a CPU, in Triton on a GPU, in torch elsewhere.
 
 Letters: B utterances, T frames, S tokens of the longest utterance, R states a frame (S + 1 in a full lattice).
 State (t, s) has read t frames and given out s tokens. Its blank arc leads to (t + 1, s); its token arc to
@@ -8,6 +8,8 @@ its frame. Paths lead from (0, 0) to (frames, tokens).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -76,6 +78,9 @@ def solve(lattice: Lattice) -> tuple[Tensor, Occupation]:
 
     Minus infinity and no occupation: no path.
     """
+    if lattice.symbol.is_cuda and (solve_on_gpu := _gpu()) is not None:
+        scores, *parts = solve_on_gpu(*lattice[:-1], modified=lattice.topology == "modified")
+        return scores, Occupation(*parts)
     if not (available() and plain(lattice.symbol, lattice.blank)):
         return solve_in_torch(lattice)
     symbol, blank = lattice.symbol.detach().contiguous(), lattice.blank.detach().contiguous()
@@ -92,6 +97,16 @@ def solve(lattice: Lattice) -> tuple[Tensor, Occupation]:
     if failed:
         raise MemoryError(f"no memory for the states of a transducer lattice of shape {tuple(symbol.shape)}")
     return scores.to(symbol.dtype), flow
+
+
+@cache
+def _gpu() -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
+    """The Triton kernel, where triton is installed."""
+    try:
+        from asr.losses.lattice_gpu import solve_on_gpu
+    except ImportError:
+        return None
+    return solve_on_gpu
 
 
 @torch.no_grad()

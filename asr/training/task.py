@@ -106,7 +106,7 @@ class Task(pl.LightningModule):
     The randomness of a batch (chunk, masks, dropout) follows from the seed and the number of the batch alone, so a run
     that was stopped and resumed goes on as if nothing had happened.
 
-    augment: (B, T, F), (B,) lengths -> (B, T, F), for training only.
+    augment: (B, T, F), (B,) lengths -> (B, T, F), for training only, after the first `plain_epochs`.
     """
 
     def __init__(
@@ -116,12 +116,14 @@ class Task(pl.LightningModule):
         *,
         run_dir: Path,
         augment: Callable[[Tensor, Tensor], Tensor] | None = None,
+        plain_epochs: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.run_dir = run_dir
         self.augment = augment
+        self.plain_epochs = plain_epochs
         self.progress = Progress()
         self.average = RunningAverage(model)
         self.paused = 0.0  # seconds of this run that went into validation and saving
@@ -191,7 +193,8 @@ class Task(pl.LightningModule):
         data = self.trainable(batch.batch)
         if data is None:
             return None
-        by_name, y_lens = losses(self.model, data, self.last_chunk, augment=self.augment)
+        augment = self.augment if self.progress.epochs >= self.plain_epochs else None
+        by_name, y_lens = losses(self.model, data, self.last_chunk, augment=augment)
         frames = y_lens.sum()
         self.last_losses = {name: loss.detach().sum() / frames for name, loss in by_name.items()}
         total = self.weigh(by_name).sum() / frames

@@ -93,6 +93,7 @@ def fit(recipe: RecipeConfig, folder: RunFolder, console: Console) -> Task:
         c,
         run_dir=folder.path,
         augment=SpecAugment(c.spec_augment) if c.spec_augment is not None else None,
+        plain_epochs=recipe.data.plain_epochs,
     )
     if folder.last.exists():
         checkpoint = folder.load(folder.last)

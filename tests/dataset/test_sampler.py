@@ -38,6 +38,13 @@ def test_every_utterance_comes_once_per_epoch():
         assert sorted(indices) == list(range(500))
 
 
+def test_the_first_epochs_are_plain():
+    sampler = Sampler(DURATIONS, max_duration=100.0, speeds=(0.9, 1.1), plain_epochs=2)
+    speeds = [{s for batch in sampler.plan(epoch) for s in batch.speeds} for epoch in range(4)]
+    assert speeds == [{1.0}, {1.0}, {0.9, 1.1}, {0.9, 1.1}]
+    assert {len(sampler.plan(epoch)) for epoch in range(4)} == {len(sampler)}
+
+
 def test_batches_are_alike_full_and_little_padded():
     sampler = Sampler(DURATIONS, max_duration=100.0)
     padded, real = [], []
