@@ -43,10 +43,11 @@ class Clock(pl.Callback):
         self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        # All processes must end at the same batch, whichever was told to.
-        seconds, stop = trainer.strategy.broadcast((now - self._last, self.stop))
+        speech = float(batch.batch.sample_lens.sum()) / SAMPLE_RATE * trainer.world_size
+        # All processes count what the first one counts: schedules follow from it, and the end of training.
+        seconds, stop, speech = trainer.strategy.broadcast((now - self._last, self.stop, speech))
         self._last = now
-        task.count(batch, seconds / 3600)
+        task.count(batch, seconds / 3600, speech)
         if stop or task.share >= 1.0:
             trainer.should_stop = True
 

@@ -20,6 +20,7 @@ from asr.model import Model, ModelConfig
 from asr.tokenizer import Tokenizer
 from asr.training.checkpoints import RunFolder
 from asr.training.config import TrainConfig
+from asr.training.processes import rank
 
 __all__ = ["RecipeConfig", "TokenizerConfig", "build", "dev_loader", "load_run", "load_weights"]
 
@@ -75,11 +76,13 @@ def build(recipe: RecipeConfig, folder: RunFolder, *, leave_out: Collection[tupl
         tokenizer = Tokenizer.train(
             texts, kind=c.kind, vocabulary=c.vocabulary, byte_fallback=c.byte_fallback
         )
-        stored.write_bytes(tokenizer.to_bytes())
+        if not rank():
+            stored.write_bytes(tokenizer.to_bytes())
         log.info(
             "tokenizer: %d %s tokens from %d transcripts", tokenizer.size, recipe.tokenizer.kind, len(texts)
         )
-    path.write_text(configuration.to_yaml(recipe), encoding="utf-8")
+    if not rank():
+        path.write_text(configuration.to_yaml(recipe), encoding="utf-8")
     torch.manual_seed(recipe.train.seed)
     return Model(recipe.model, tokenizer)
 

@@ -192,10 +192,10 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Item, batch_idx: int) -> Tensor | None:
         data = self.trainable(batch.batch)
         if data is None:
-            return None
+            return None if self.trainer.world_size == 1 else self.no_loss()
         augment = self.augment if self.progress.epochs >= self.plain_epochs else None
         by_name, y_lens = losses(self.model, data, self.last_chunk, augment=augment)
-        frames = y_lens.sum()
+        frames = self.mean_over_processes(y_lens.sum())
         self.last_losses = {name: loss.detach().sum() / frames for name, loss in by_name.items()}
         total = self.weigh(by_name).sum() / frames
         self.last_losses["loss"] = total.detach()
@@ -207,6 +207,17 @@ class Task(pl.LightningModule):
             self.not_finite("loss")
             return None
         return total
+
+    def mean_over_processes(self, frames: Tensor) -> Tensor:
+        """So that the mean of the processes' gradients is that of one process with all their utterances."""
+        if self.trainer.world_size == 1:
+            return frames
+        return self.trainer.strategy.reduce(frames.float(), reduce_op="mean")
+
+    def no_loss(self) -> Tensor:
+        """Of a process whose batch holds nothing to train on: the others wait for its gradient, which is zero."""
+        self.mean_over_processes(torch.zeros((), device=self.device))
+        return torch.stack([p.sum() for p in self.model.parameters()]).sum() * 0.0
 
     def trainable(self, batch: Batch) -> Batch | None:
         """The batch without utterances that have more tokens than the model has frames: CTC cannot align them."""
@@ -266,12 +277,12 @@ class Task(pl.LightningModule):
         if self.progress.batches % self.config.average_batches == 0:
             self.average.update(self.model, self.progress.batches)
 
-    def count(self, item: Item, hours: float) -> None:
-        """Note that a batch of the data has been trained on, `hours` after the last."""
+    def count(self, item: Item, hours: float, seconds: float) -> None:
+        """Note that a batch of `seconds` of speech has been trained on, `hours` after the last."""
         self.progress.items += 1
         self.progress.epochs = item.epochs
         self.progress.data = item.position
-        self.progress.seconds += float(item.batch.sample_lens.sum()) / SAMPLE_RATE * self.trainer.world_size
+        self.progress.seconds += seconds
         self.progress.hours += hours
 
     def not_finite(self, what: str) -> None:

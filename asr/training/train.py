@@ -22,6 +22,7 @@ from asr.training.bar import Bar
 from asr.training.callbacks import Clock, Keeper, Logs, Validation
 from asr.training.checkpoints import RunFolder
 from asr.training.finish import average
+from asr.training.processes import rank, world_size
 from asr.training.recipe import RecipeConfig, build, dev_loader
 from asr.training.task import Task, stream
 from asr.training.trainer import make_trainer, precision, quiet, stopping
@@ -64,7 +65,7 @@ def train(
         if task.share < 1.0:
             log.info("stopped at batch %d; the same command goes on from there", task.progress.batches)
             return folder.path
-        return average(folder.path)
+        return folder.bundle if rank() else average(folder.path)
 
 
 def default_folder(config_path: Path) -> Path:
@@ -85,8 +86,8 @@ def fit(recipe: RecipeConfig, folder: RunFolder, console: Console) -> Task:
         training=True,
         weights=recipe.data.weights,
         leave_out=bad,
-        rank=int(os.environ.get("RANK", 0)),
-        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+        rank=rank(),
+        world_size=world_size(),
     )
     task = Task(
         model,
@@ -145,7 +146,7 @@ def _check_data(data: DataConfig) -> frozenset[tuple[Path, int]]:
 
 def _writer(folder: RunFolder) -> SummaryWriter | None:
     """TensorBoard's, where it is installed and this is the first process."""
-    if int(os.environ.get("RANK", 0)) != 0:
+    if rank():
         return None
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -157,7 +158,13 @@ def _writer(folder: RunFolder) -> SummaryWriter | None:
 
 @contextlib.contextmanager
 def _logging(folder: RunFolder, console: Console) -> Iterator[None]:
-    """Log lines go to `train.log`, and to the terminal above the bar, or to stderr where there is none."""
+    """Log lines go to `train.log`, and to the terminal above the bar, or to stderr where there is none.
+
+    Of several processes the first one tells; the others only what goes wrong.
+    """
+    if rank():
+        yield
+        return
     logger = logging.getLogger("asr")
     file = logging.FileHandler(folder.path / "train.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import threading
 import warnings
@@ -14,10 +13,12 @@ from typing import Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from asr.training.callbacks import Clock
 from asr.training.checkpoints import RunFolder
 from asr.training.config import TrainConfig
+from asr.training.processes import local_world_size, world_size
 
 __all__ = ["make_trainer", "precision", "quiet", "stopping"]
 
@@ -26,11 +27,12 @@ log = logging.getLogger("asr.training")
 
 def make_trainer(config: TrainConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
     """Lightning for devices, processes, precision, accumulation; what happens around the batches is in `callbacks`."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as torchrun says; without it, one device
     return pl.Trainer(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        devices=processes,
-        num_nodes=int(os.environ.get("WORLD_SIZE", 1)) // processes,
+        devices=local_world_size(),
+        num_nodes=world_size() // local_world_size(),
+        # Buffers are tables that each process grows by the lengths it sees; sizes that differ end a broadcast.
+        strategy=DDPStrategy(broadcast_buffers=False) if world_size() > 1 else "auto",
         max_epochs=-1,  # the data never ends; Clock stops
         precision=precision(config.precision),
         accumulate_grad_batches=config.accumulate,
