@@ -97,7 +97,7 @@ class Validation(pl.Callback):
         better = score < progress.best
         if better:
             progress.best, progress.best_batches = score, progress.batches
-        scalars = measured.scalars(1000 * task.model.frame_seconds)
+        scalars = measured.scalars(task.model.latency_ms)
         if self.writer is not None:
             for name, value in scalars.items():
                 self.writer.add_scalar(name, value, progress.batches)

@@ -40,11 +40,11 @@ class Measured:
         rates = [[e.rate for (head, _), e in self.errors.items() if head == one] for one in heads]
         return min(sum(found) / len(found) for found in rates)
 
-    def scalars(self, milliseconds: float) -> dict[str, float]:
-        """Losses, and word error rates in per cent, by name; an output frame lasts `milliseconds`."""
+    def scalars(self, latency_ms: Callable[[Chunk], int]) -> dict[str, float]:
+        """Losses, and word error rates in per cent, by name; `latency_ms` of a chunk names the streamed ones."""
         named = {f"dev/{name}": value for name, value in self.losses.items()}
         for (head, chunk), errors in self.errors.items():
-            way = "" if chunk.full else f" {chunk.frames * milliseconds:.0f} ms"
+            way = "" if chunk.full else f" {latency_ms(chunk)} ms"
             named[f"dev/WER {head}{way}"] = 100 * errors.rate
         return named
 

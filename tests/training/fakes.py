@@ -97,6 +97,9 @@ class FakeModel(nn.Module):
     def chunk_for(self, latency_ms: int | None) -> Chunk:
         return FULL_CONTEXT if latency_ms is None else Chunk(4, 4)
 
+    def latency_ms(self, chunk: Chunk) -> int:
+        return chunk.frames * 40
+
     def samples_next(self, chunk: Chunk) -> int:
         return chunk.frames * 640
 
