@@ -14,7 +14,7 @@ import io
 import shutil
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,14 +25,19 @@ from torch import Tensor
 
 from asr import config as configuration
 from asr import strict_yaml
-from asr.errors import BundleError
+from asr.encoders.branches import BranchesConfig
+from asr.errors import BundleError, ConfigError
 from asr.model import Model, ModelConfig
 from asr.tokenizer import Kind, Tokenizer
 
 __all__ = ["load", "save"]
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "card.md"
-TOKENIZERS: dict[Kind, str] = {"unigram": "tokenizer.model", "bpe": "tokenizer.model", "characters": "tokenizer.json"}
+TOKENIZERS: dict[Kind, str] = {
+    "unigram": "tokenizer.model",
+    "bpe": "tokenizer.model",
+    "characters": "tokenizer.json",
+}
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,15 @@ class Description:
     tokenizer: Kind
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
+def load(path: str | Path, *, device: str | torch.device = "cpu", fast: bool = False) -> Model:
     """The model of a bundle, ready to decode, in float32.
+
+    With `fast`, a Branchformer or E-Branchformer that was trained with branch dropout leaves its attention out: its
+    parameters are not there, and `save` writes a bundle without them.
 
     Raises:
         BundleError: a file of the bundle is missing, truncated or does not fit the others.
-        ConfigError: config.yaml has a key that this version does not know.
+        ConfigError: config.yaml has a key that this version does not know, or the model was not trained to be fast.
     """
     path = Path(path)
     files = _read(path)
@@ -60,8 +68,12 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Model:
     vocabulary = TOKENIZERS[found.tokenizer]
     if vocabulary not in files:
         raise BundleError(f"{path}: {vocabulary} is missing; copy the bundle again")
-    model = Model(found.model, Tokenizer.from_bytes(found.tokenizer, files[vocabulary]))
-    _fill(model, _weights(path, files[WEIGHTS]), f"{path}/{WEIGHTS}")
+    config = _without_attention(found.model, where) if fast else found.model
+    model = Model(config, Tokenizer.from_bytes(found.tokenizer, files[vocabulary]))
+    weights = _weights(path, files[WEIGHTS])
+    if fast:
+        weights = {name: weights[name] for name in weights.keys() & model.state_dict().keys()}
+    _fill(model, weights, f"{path}/{WEIGHTS}")
     return model.to(device).eval()
 
 
@@ -113,6 +125,16 @@ def _read(path: Path) -> dict[str, bytes]:
                 f"{path}: {name} is missing; a bundle holds {CONFIG}, {WEIGHTS} and a tokenizer"
             )
     return files
+
+
+def _without_attention(config: ModelConfig, where: str) -> ModelConfig:
+    encoder = config.encoder
+    if not isinstance(encoder, BranchesConfig) or not encoder.branch_dropout:
+        raise ConfigError(
+            f"{where}: fast: the model cannot do without attention; a branchformer or e_branchformer can if "
+            "it was trained with encoder.branch_dropout"
+        )
+    return replace(config, encoder=replace(encoder, fast=True))
 
 
 def _weights(path: Path, data: bytes) -> Mapping[str, Tensor]:

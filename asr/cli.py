@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from asr.errors import ConfigError
+from asr.options import BatchSeconds, Fast, Model, argument, load_model, option
 from asr.show import complain, explain
+from asr.verbs import align, transcribe
 
 __all__ = ["app", "main"]
 
@@ -27,27 +28,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help starts in half the time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def option(text: str, *names: str, **settings: Any) -> Any:
-    """An option of a verb; `text` is its help."""
-    return typer.Option(*names, help=text, **settings)
-
-
-def argument(text: str, **settings: Any) -> Any:
-    """An argument of a verb; `text` is its help."""
-    return typer.Argument(help=text, **settings)
-
-
-Model = Annotated[
-    Path | None,
-    option("Model to use. Default: $RILL_MODEL, or the embedded one.", "--model", "-m", metavar="BUNDLE"),
-]
-Head = Annotated[str | None, option("transducer or ctc. Default: the model's first.", metavar="NAME")]
-BatchSeconds = Annotated[
-    float,
-    option("Seconds of audio in a batch: more is faster and takes more memory.", metavar="S"),
-]
 
 
 @app.callback()
@@ -131,57 +111,15 @@ def average(
     typer.echo(run_average(run, last=last, out=out))
 
 
-@app.command()
-def transcribe(
-    audio: Annotated[
-        list[str], argument("Files, folders or quoted patterns like 'calls/**/*.wav'.", metavar="AUDIO...")
-    ],
-    model: Model = None,
-    latency: Annotated[
-        int | None, option("Decode as a live session of this latency. Default: full context.", metavar="MS")
-    ] = None,
-    head: Head = None,
-    words: Annotated[bool, option("Print each word with start, end and confidence.", "--words")] = False,
-    formats: Annotated[
-        str | None,
-        option(
-            "Write files: txt, json, srt, vtt, or several with commas.", "--format", "-f", metavar="KINDS"
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        option("Folder for these files. Default: beside the audio.", "--out", "-o", metavar="DIR"),
-    ] = None,
-    batch_seconds: BatchSeconds = 120.0,
-) -> None:
-    """Turn recordings of any length and format into text, or into files of text, JSON or subtitles.
-
-    A file that cannot be read is reported, the others go on, and the exit status is 1.
-
-    \b
-    Examples:
-      asr transcribe talk.wav --words
-      asr transcribe calls/ --format json,srt --out texts/
-    """
-    from asr.batch import Job, run
-
-    job = Job(
-        audio=tuple(audio),
-        latency_ms=latency,
-        head=head,
-        words=words,
-        formats=formats,
-        out=out,
-        batch_seconds=batch_seconds,
-    )
-    if run(_load(model), job):
-        raise typer.Exit(1)
+app.command()(transcribe)
+app.command()(align)
 
 
 @app.command()
 def evaluate(
     manifest: Annotated[Path, argument("Lhotse cuts with transcripts: test.jsonl.gz.", metavar="MANIFEST")],
     model: Model = None,
+    fast: Fast = False,
     latency: Annotated[
         str, option("offline, milliseconds, or both with commas; all for every latency.", metavar="MS,...")
     ] = "offline",
@@ -209,7 +147,7 @@ def evaluate(
     from asr.paths import parse_latencies
     from asr.show import progress
 
-    loaded = _load(model)
+    loaded = load_model(model, fast)
     with progress("decoding", "utterances") as move:
         report = run(
             loaded,
@@ -228,11 +166,15 @@ def evaluate(
 @app.command()
 def serve(
     model: Model = None,
+    fast: Fast = False,
     host: Annotated[str, option("0.0.0.0 listens to other machines, too.", metavar="NAME")] = "127.0.0.1",
     port: Annotated[int, option("0 takes a free one.", metavar="N")] = 8000,
     latency: Annotated[
         int | None, option("For clients that do not choose. Default: the lowest from 300.", metavar="MS")
     ] = None,
+    root: Annotated[
+        str, option("What websockets on / speak: sherpa, vosk, wenet, funasr ...", metavar="PROTOCOL")
+    ] = "sherpa",
     sessions: Annotated[int, option("Sessions at a time.", metavar="N")] = 100,
     max_batch: Annotated[int, option("Sessions in one step of the model.", metavar="N")] = 64,
     threads: Annotated[int | None, option("Cores that a step may use. Default: all.", metavar="N")] = None,
@@ -279,10 +221,11 @@ def serve(
         certificate=None if certificate is None else str(certificate),
         private_key=None if private_key is None else str(private_key),
         default_latency_ms=latency,
+        root=root,
         max_batch=max_batch,
     )
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
-    run(TorchEngine(_load(model), threads=threads), settings, started=started)
+    run(TorchEngine(load_model(model, fast), threads=threads), settings, started=started)
 
 
 @app.command()
@@ -326,27 +269,51 @@ def stream(
 
 @app.command()
 def convert(
-    kind: Annotated[str, argument("Whose checkpoint it is: icefall.", metavar="KIND")],
-    checkpoint: Annotated[Path, argument("pretrained.pt, epoch-N.pt or .safetensors.", metavar="CHECKPOINT")],
+    checkpoint: Annotated[Path, argument("A .nemo, .pth, .pt or .safetensors.", metavar="CHECKPOINT")],
     out: Annotated[Path, argument("Where the bundle is written.", metavar="OUT")],
-    tokenizer: Annotated[Path, option("Its SentencePiece model, such as bpe.model.", metavar="FILE")],
+    origin: Annotated[str, option("Whose it is: nemo, espnet, wenet or icefall.", "--from", metavar="KIND")],
+    tokenizer: Annotated[
+        Path | None, option("Its SentencePiece model, where it is not found by itself.", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Turn a checkpoint of another toolkit into a Rill model.
+    """Turn a checkpoint of another toolkit into a Rill model, and say which of its tensors have no place in it.
+
+    NeMo's archive holds all that is needed. ESPnet's config.yaml and WeNet's train.yaml and units.txt lie beside the
+    checkpoint; icefall's needs --tokenizer. Nothing in the files is run.
 
     \b
-    Example:
-      asr convert icefall exp/pretrained.pt zipformer --tokenizer data/lang_bpe_500/bpe.model
+    Examples:
+      asr convert stt_en_fastconformer_ctc_large.nemo fast --from nemo
+      asr convert exp/asr_train/valid.acc.ave.pth espnet --from espnet --tokenizer data/en_token_list/bpe.model
+      asr convert exp/u2pp_conformer/final.pt wenet --from wenet
+      asr convert exp/pretrained.pt zipformer --from icefall --tokenizer data/lang_bpe_500/bpe.model
     """
-    from asr.convert import icefall
-    from asr.tokenizer import Tokenizer
+    from asr.convert import convert as run
 
-    if kind != "icefall":
-        raise ConfigError(f"{kind}: checkpoints of this kind cannot be converted; known kinds: icefall")
-    converted = icefall.convert(
-        icefall.read_tensors(checkpoint), Tokenizer.from_bytes("unigram", tokenizer.read_bytes())
-    )
+    converted = run(origin, checkpoint, tokenizer=tokenizer)
+    for note in converted.notes:
+        typer.echo(f"note: {note}", err=True)
     unused = ", ".join(converted.left_over) or "none"
     typer.echo(f"{converted.model.save(out)} (tensors of the checkpoint without a place in it: {unused})")
+
+
+@app.command()
+def describe(
+    model: Annotated[Path, argument("A recipe or a model.", metavar="RECIPE.yaml|BUNDLE")],
+    overrides: Annotated[
+        list[str] | None, argument("Changes to the recipe: model.encoder.size=l", metavar="[KEY=VALUE]...")
+    ] = None,
+) -> None:
+    """Show layers and parameters; for each latency what is seen, what a stream holds, and how much is computed.
+
+    \b
+    Examples:
+      asr describe recipes/mini/train.yaml "model.encoder={kind: fast_conformer, size: l}"
+      asr describe data/models/mini
+    """
+    from asr.describe import describe as run
+
+    typer.echo(run(model, overrides or ()))
 
 
 @app.command()
@@ -382,10 +349,3 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         complain(explain(error))
         sys.exit(1)
-
-
-def _load(model: Path | None) -> Any:
-    from asr.bundle import load
-    from asr.paths import embedded_model
-
-    return load(model or embedded_model())

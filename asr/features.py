@@ -29,11 +29,15 @@ MEL_ROWS = 8
 
 @dataclass(frozen=True)
 class FeaturesConfig:
-    """`bins` triangles from `low_hz` to `high_hz`; a `high_hz` of 0 or less counts down from 8000 Hz."""
+    """`bins` triangles from `low_hz` to `high_hz`; a `high_hz` of 0 or less counts down from 8000 Hz.
+
+    `normalize`: the mean of a corpus is taken away and the rest scaled; both stand among the model's weights.
+    """
 
     bins: int = 80
     low_hz: float = 20.0
     high_hz: float = -400.0
+    normalize: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class LogMel(nn.Module):
     window: Tensor
     mel: Tensor
     result: Tensor
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, config: FeaturesConfig | None = None) -> None:
         super().__init__()
@@ -73,6 +79,9 @@ class LogMel(nn.Module):
         for name, table in self._tables.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
         self.register_buffer("result", torch.empty(0), persistent=False)  # only its dtype and device matter
+        if self.config.normalize:
+            self.register_buffer("mean", torch.zeros(self.bins))
+            self.register_buffer("scale", torch.ones(self.bins))
         self._restore_tables()
 
     def init_state(self, batch: int) -> LogMelState:
@@ -98,7 +107,11 @@ class LogMel(nn.Module):
                 self._log_mel(x[:, HOP * i : HOP * min(i + size, frames) + LEFT]).to(y.dtype)
                 for i in range(0, frames, size)
             ]
-        return torch.cat([y, *blocks], dim=1), state
+        return self.normalize(torch.cat([y, *blocks], dim=1)), state
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """(B, T, bins), by the corpus' mean and scale if the model has them."""
+        return (x - self.mean) * self.scale if self.config.normalize else x
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, S) -> (B, S // 160, bins): `step` from `init_state`, without the last part of a hop."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -20,6 +20,9 @@ from asr.encoders import FULL_CONTEXT, Chunk, EncoderConfig, ZipformerConfig, bu
 from asr.errors import ConfigError
 from asr.features import FeaturesConfig, LogMel
 from asr.heads import CTC, CTCConfig, Emission, Transducer, TransducerConfig
+from asr.search.beam import Hypothesis
+from asr.search.config import SearchConfig
+from asr.search.plan import Plan
 from asr.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -27,17 +30,20 @@ if TYPE_CHECKING:
 
     from asr.transcript import Transcript
 
-__all__ = ["Model", "ModelConfig", "ModelState"]
+__all__ = ["Model", "ModelConfig", "ModelState", "Search"]
+
+Search = SearchConfig | Sequence[SearchConfig | None] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What a model is made of. A head that is null is left out; the first of transducer and ctc decodes."""
+    """What a model is made of. A head that is null is left out; `decodes` names the one that decodes by default."""
 
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     encoder: EncoderConfig = field(default_factory=ZipformerConfig)
     transducer: TransducerConfig | None = field(default_factory=TransducerConfig)
     ctc: CTCConfig | None = field(default_factory=CTCConfig)
+    decodes: Literal["transducer", "ctc"] | None = None  # None: the first of the two that is there
     flush_ms: int = 320  # silence after the last word that lets the model emit it; training adds it, too
 
     def __post_init__(self) -> None:
@@ -45,6 +51,8 @@ class ModelConfig:
             raise ConfigError(
                 "model: both heads, transducer and ctc, are null; leave out at least one of the two lines"
             )
+        if self.decodes is not None and getattr(self, self.decodes) is None:
+            raise ConfigError(f"model.decodes: {self.decodes} is null; name the other head, or none")
         if self.flush_ms % (1000 // FRAMES_PER_SECOND):
             raise ConfigError(f"model.flush_ms: {self.flush_ms} is not a whole number of 10 ms frames")
 
@@ -76,7 +84,8 @@ class Model(nn.Module):
 
     def latency_ms(self, chunk: Chunk) -> int:
         """How long after a chunk's first sample its words can be had: the chunk and the encoder's look-ahead."""
-        return (chunk.frames * self.encoder.subsampling + self.encoder.lookahead) * 1000 // FRAMES_PER_SECOND
+        frames = chunk.frames * self.encoder.subsampling + max(0, self.encoder.lookahead)
+        return frames * 1000 // FRAMES_PER_SECOND
 
     @property
     def latencies(self) -> tuple[int, ...]:
@@ -117,11 +126,24 @@ class Model(nn.Module):
         """Whole utterances, in whole frames: (B, S), (B,) -> encoder frames (B, U, D), (B,)."""
         return self.encoder(self.features(samples), -(-lens // HOP), chunk)
 
-    def init_state(self, batch: int, chunk: Chunk = FULL_CONTEXT, head: str | None = None) -> ModelState:
+    def plan(self, search: Search, batch: int) -> Plan | None:
+        """What heads are told about the search of a batch: one choice for all streams or one each; None is greedy.
+
+        Raises ConfigError or DataError, as `Plan` does.
+        """
+        searches = [search] * batch if search is None or isinstance(search, SearchConfig) else search
+        configs = [SearchConfig() if config is None else config for config in searches]
+        if all(config.plain for config in configs):
+            return None
+        return Plan(configs, self.tokenizer, next(self.parameters()).device)
+
+    def init_state(
+        self, batch: int, chunk: Chunk = FULL_CONTEXT, head: str | None = None, search: Search = None
+    ) -> ModelState:
         return ModelState(
             self.features.init_state(batch),
             self.encoder.init_state(batch, chunk),
-            self.head(head).init_state(batch),
+            self.head(head).init_state(batch, self.plan(search, batch)),
         )
 
     def step(
@@ -131,16 +153,32 @@ class Model(nn.Module):
         state: ModelState,
         chunk: Chunk = FULL_CONTEXT,
         head: str | None = None,
+        search: Search = None,
     ) -> tuple[list[list[Emission]], ModelState]:
         """The next samples (B, S) of B streams -> each stream's new tokens, and the next state.
 
+        With beam search, these are the tokens that will not change any more; `tail` tells those after them that may.
         S is `samples_first` at a stream's beginning and `samples_next` later, or whole chunks more; zeros fill up
         what a stream lacks at its end, and `lens` (B,) tells where that is.
         """
         x, features = self.features.step(samples, state.features)
         y, y_lens, encoder = self.encoder.step(x, -(-lens // HOP), state.encoder, chunk)
-        emissions, head_state = self.head(head).step(y, y_lens, state.head)
+        plan = self.plan(search, len(samples))
+        emissions, head_state = self.head(head).step(y, y_lens, state.head, plan)
         return emissions, ModelState(features, encoder, head_state)
+
+    def tail(self, state: ModelState, head: str | None = None) -> list[list[Emission]]:
+        """What each stream's best hypothesis has said beyond what `step` gave."""
+        found: list[list[Emission]] = self.head(head).tail(state.head)
+        return found
+
+    def finish(
+        self, state: ModelState, head: str | None = None, search: Search = None
+    ) -> list[list[Hypothesis]]:
+        """Where streams end: how the tokens that `step` gave go on, by each stream's hypotheses, best first."""
+        plan = self.plan(search, len(self.tail(state, head)))
+        found: list[list[Hypothesis]] = self.head(head).finish(state.head, plan)
+        return found
 
     def head(self, name: str | None = None) -> Any:
         """The head of that name, or the one that decodes by default.
@@ -149,22 +187,29 @@ class Model(nn.Module):
             ConfigError: the model has no such head.
         """
         if name is None:
-            return next(iter(self.heads.values()))
+            name = self.config.decodes or str(next(iter(self.heads)))
         if name not in self.heads:
             raise ConfigError(f"head: {name!r} is not one of this model's: {', '.join(self.heads)}")
         return self.heads[name]
 
     def transcribe(
-        self, audio: str | Path | np.ndarray, *, latency_ms: int | None = None, head: str | None = None
+        self,
+        audio: str | Path | np.ndarray,
+        *,
+        latency_ms: int | None = None,
+        head: str | None = None,
+        search: SearchConfig | None = None,
     ) -> Transcript:
         """Words with times and confidences of a file of any length and format, or of samples at 16 kHz.
 
         With `latency_ms`, exactly the words that a live session of that latency gives; without, full context.
+        `search` chooses beam search, a language model, phrases to be recognised more readily; without, it is greedy.
+        Phrases that cannot be boosted are told in a warning.
         Raises AudioError for audio that cannot be read, ConfigError for a latency or head that the model lacks.
         """
         from asr.transcribe import transcribe
 
-        return transcribe(self, audio, latency_ms=latency_ms, head=head)
+        return transcribe(self, audio, latency_ms=latency_ms, head=head, search=search)
 
     def transcribe_files(self, paths: Sequence[str | Path], **options: Any) -> Any:
         """Many files, batched: see `asr.transcribe.transcribe_files`."""

@@ -152,7 +152,7 @@ class Tokenizer:
         if piece == UNKNOWN or (processor is not None and processor.is_unknown(number)):
             return UNKNOWN_TEXT
         if processor is None:
-            return "" if number == 0 else piece.replace(SPACE, " ")
+            return "" if piece in UNWRITTEN else piece.replace(SPACE, " ")
         if piece in UNWRITTEN or processor.is_control(number) or processor.is_unused(number):
             return ""
         return int(piece[3:5], 16) if processor.is_byte(number) else piece.replace(SPACE, " ")

@@ -6,6 +6,7 @@ is asked for, goes through the model as a stream: the same steps, and so the sam
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,13 +19,15 @@ from asr.audio import SAMPLE_RATE
 from asr.encoders import FULL_CONTEXT, Chunk
 from asr.errors import AudioError
 from asr.heads import Emission
+from asr.search.config import SearchConfig
+from asr.search.phrases import Refused, compile_phrases, mark
 from asr.tokenizer import words
 from asr.transcript import Transcript
 
 if TYPE_CHECKING:
     from asr.model import Model
 
-__all__ = ["transcribe", "transcribe_files"]
+__all__ = ["PhraseWarning", "refused", "steps", "transcribe", "transcribe_files"]
 
 WHOLE = 60.0  # seconds
 STEP = 10.0  # seconds of a long file that go through the model at once
@@ -32,11 +35,30 @@ STEP = 10.0  # seconds of a long file that go through the model at once
 Audio = str | Path | np.ndarray
 
 
+class PhraseWarning(UserWarning):
+    """Phrases that cannot be boosted, each with why."""
+
+
+def refused(model: Model, search: SearchConfig | None) -> tuple[Refused, ...]:
+    """The phrases that the model cannot write, each with why."""
+    if search is None:
+        return ()
+    return compile_phrases(search.phrases, search.phrase_boost, model.tokenizer).refused
+
+
 def transcribe(
-    model: Model, source: Audio, *, latency_ms: int | None = None, head: str | None = None
+    model: Model,
+    source: Audio,
+    *,
+    latency_ms: int | None = None,
+    head: str | None = None,
+    search: SearchConfig | None = None,
 ) -> Transcript:
     """One file, or samples at 16 kHz. See `Model.transcribe`."""
-    ((_, result),) = transcribe_files(model, [source], latency_ms=latency_ms, head=head)
+    if unwritten := refused(model, search):
+        told = "; ".join(f"{phrase!r}: {reason}" for phrase, reason in unwritten)
+        warnings.warn(f"phrases that cannot be boosted: {told}", PhraseWarning, stacklevel=3)
+    ((_, result),) = transcribe_files(model, [source], latency_ms=latency_ms, head=head, search=search)
     if isinstance(result, AudioError):
         raise result
     return result
@@ -48,6 +70,7 @@ def transcribe_files(
     *,
     latency_ms: int | None = None,
     head: str | None = None,
+    search: SearchConfig | None = None,
     batch_seconds: float = 120.0,
     channel: int | Literal["mix"] = "mix",
     progress: Callable[[float], None] | None = None,
@@ -59,11 +82,12 @@ def transcribe_files(
     """
     chunk = model.chunk_for(latency_ms)
     model.head(head)
+    model.plan(search, 1)  # what cannot be had is told before any file is read
     group: list[tuple[Audio, np.ndarray | AudioError]] = []
 
     def flush() -> Iterator[tuple[Audio, Transcript | AudioError]]:
         readable = [samples for _, samples in group if not isinstance(samples, AudioError)]
-        transcripts = iter(_whole(model, readable, head)) if readable else iter(())
+        transcripts = iter(_whole(model, readable, head, search)) if readable else iter(())
         for source, samples in group:
             yield source, samples if isinstance(samples, AudioError) else next(transcripts)
         group.clear()
@@ -84,7 +108,7 @@ def transcribe_files(
                 yield from flush()
                 pieces = _pieces(source, channel)
                 long = model.chunk_for(model.latencies[-1]) if chunk.full else chunk
-                yield source, _streamed(model, pieces, long, head, progress)
+                yield source, _streamed(model, pieces, long, head, search, progress)
         except AudioError as error:
             if isinstance(source, np.ndarray):
                 raise
@@ -114,16 +138,22 @@ def _pieces(source: Audio, channel: int | Literal["mix"]) -> Iterable[np.ndarray
 
 
 @torch.inference_mode()
-def _whole(model: Model, batch: Sequence[np.ndarray], head: str | None) -> list[Transcript]:
+def _whole(
+    model: Model, batch: Sequence[np.ndarray], head: str | None, search: SearchConfig | None
+) -> list[Transcript]:
     lens = torch.tensor([len(samples) for samples in batch])
     padded = torch.zeros(len(batch), max(1, int(lens.max())))
     for row, samples in zip(padded, batch, strict=True):
         row[: len(samples)] = torch.from_numpy(samples)
     device = next(model.parameters()).device
     y, y_lens = model.encode(*model.flushed(padded.to(device), lens.to(device)), FULL_CONTEXT)
-    decoder = model.head(head)
-    emissions, _ = decoder.step(y, y_lens, decoder.init_state(len(batch)))
-    return [_transcript(model, found, len(samples)) for found, samples in zip(emissions, batch, strict=True)]
+    decoder, plan = model.head(head), model.plan(search, len(batch))
+    emissions, state = decoder.step(y, y_lens, decoder.init_state(len(batch), plan), plan)
+    ends = [hypotheses[0].emissions for hypotheses in decoder.finish(state, plan)]
+    return [
+        _transcript(model, found + end, len(samples), search)
+        for found, end, samples in zip(emissions, ends, batch, strict=True)
+    ]
 
 
 @torch.inference_mode()
@@ -132,26 +162,29 @@ def _streamed(
     pieces: Iterable[np.ndarray],
     chunk: Chunk,
     head: str | None,
+    search: SearchConfig | None,
     progress: Callable[[float], None] | None,
 ) -> Transcript:
     device = next(model.parameters()).device
-    state = model.init_state(1, chunk, head)
+    state = model.init_state(1, chunk, head, search)
     emissions: list[Emission] = []
     total = -model.flush_samples
-    for samples, real in _steps(model, pieces, chunk, progress):
+    for samples, real in steps(model, pieces, chunk, progress):
         found, state = model.step(
             torch.from_numpy(samples)[None].to(device),
             torch.tensor([real], device=device),
             state,
             chunk,
             head,
+            search,
         )
         emissions += found[0]
         total += real
-    return _transcript(model, emissions, total)
+    emissions += model.finish(state, head, search)[0][0].emissions
+    return _transcript(model, emissions, total, search)
 
 
-def _steps(
+def steps(
     model: Model, pieces: Iterable[np.ndarray], chunk: Chunk, progress: Callable[[float], None] | None
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Whole steps of a stream and of the silence after it, each with how many of its samples are real."""
@@ -172,7 +205,12 @@ def _steps(
     yield np.pad(rest, (0, whole - len(rest))), len(rest)
 
 
-def _transcript(model: Model, emissions: Sequence[Emission], samples: int) -> Transcript:
+def _transcript(
+    model: Model, emissions: Sequence[Emission], samples: int, search: SearchConfig | None
+) -> Transcript:
     duration = samples / SAMPLE_RATE
-    found = words(emissions, model.tokenizer, frame_seconds=model.frame_seconds, duration=duration)
-    return Transcript(tuple(found), duration)
+    found = tuple(words(emissions, model.tokenizer, frame_seconds=model.frame_seconds, duration=duration))
+    if search is not None and search.phrases:
+        phrases = compile_phrases(search.phrases, search.phrase_boost, model.tokenizer)
+        found = mark(found, emissions, phrases, model.tokenizer)
+    return Transcript(found, duration)

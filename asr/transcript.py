@@ -22,12 +22,16 @@ CAPTION_PAUSE = 0.8  # seconds of silence that end a caption
 
 @dataclass(frozen=True)
 class Word:
-    """A word, without spaces; start and end in seconds, start <= end; confidence from 0 to 1."""
+    """A word, without spaces; start and end in seconds, start <= end; confidence from 0 to 1.
+
+    phrase: of those that were to be recognised more readily, the one that this word is a part of; empty if none.
+    """
 
     text: str
     start: float
     end: float
     confidence: float
+    phrase: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,11 @@ class Transcript:
         return f"{self.text}\n"
 
     def to_json(self) -> str:
-        """{"text", "duration", "words": [{"text", "start", "end", "confidence"}]}, times in seconds."""
-        tree = {"text": self.text, "duration": self.duration, "words": [asdict(word) for word in self.words]}
+        """{"text", "duration", "words": [{"text", "start", "end", "confidence"}]}, times in seconds; words of a boosted
+        phrase have "phrase", too.
+        """
+        words = [{k: v for k, v in asdict(word).items() if k != "phrase" or v} for word in self.words]
+        tree = {"text": self.text, "duration": self.duration, "words": words}
         return json.dumps(tree, ensure_ascii=False, indent=2) + "\n"
 
     @staticmethod
@@ -122,7 +129,8 @@ def _time(milliseconds: int, point: str) -> str:
 
 def _word(tree: Any, where: str) -> Word:
     start, end, confidence = (_field(tree, name, float, where) for name in ("start", "end", "confidence"))
-    return Word(_field(tree, "text", str, where), start, end, confidence)
+    phrase = _field(tree, "phrase", str, where) if "phrase" in tree else ""
+    return Word(_field(tree, "text", str, where), start, end, confidence, phrase)
 
 
 def _field(tree: Any, name: str, kind: Callable[..., Any], where: str) -> Any:

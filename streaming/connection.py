@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from streaming.events import Event, Failed, Options
+from asr.errors import RillError
+from streaming.codecs import Splitter, splitter
+from streaming.events import Ended, Event, Failed, Heard, Options
 from streaming.log import log_event
 from streaming.outbox import Outbox, Outgoing
 from streaming.protocols import Action, Audio, Close, Dialect, Finish, Limits, Send, Start, close_reason
-from streaming.session import pieces
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -49,7 +50,7 @@ _NORMAL = _Closing(1000, "ended", "all audio was recognised")
 
 
 class Connection:
-    """Lives in the event loop, from handshake to close."""
+    """Lives in the event loop, from handshake to close. Its sessions follow one another, never two at a time."""
 
     def __init__(
         self,
@@ -70,10 +71,14 @@ class Connection:
         self._limits = limits
         self._metrics = metrics
         self._outbox = Outbox(finals=limits.queued_finals)
-        self._options: Options | None = None
-        self._finished = False  # no more audio will be pushed
+        self._session = 0
+        self._splitter: Splitter | None = None  # while audio may be pushed
+        self._ended = asyncio.Event()  # no session is open
+        self._ended.set()
+        self._finished = False  # no more audio will be pushed, nor sessions be opened
         self._closing = _NORMAL
         self._closed = "vanished"
+        self._heard = 0.0  # seconds of audio in the sessions before
         self._pushed = 0.0
         self._position = 0.0
         self._lag = 0.0
@@ -84,7 +89,8 @@ class Connection:
         """Returns when the connection is closed, whoever closed it."""
         tasks = [asyncio.create_task(x) for x in (self._read(), self._write(), self._stop.wait())]
         try:
-            self._act(self._dialect.open())
+            for action in self._dialect.open():
+                await self._act(action)
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done() and (error := task.exception()) is not None and not _gone(error):
@@ -93,19 +99,33 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._runner.drop(self.key)
+            self._runner.drop(self._session_key)
             if self._stop.is_set():
                 await self._cut()
             self._report()
 
+    @property
+    def _session_key(self) -> str:
+        return f"{self.key}/{self._session}"
+
     # ---- from the engine and the server
 
     def deliver(self, result: Result) -> None:
-        """What the scheduler did for this session."""
+        """What the scheduler did for a session."""
+        if result.key != self._session_key or self._ended.is_set():
+            return  # of a session that was dropped
         self._position = result.position
         if result.events:
             self._lag = result.lag
-            self._outbox.put(*(Outgoing(event, result.lag) for event in result.events))
+        for event in result.events:
+            last = isinstance(event, Failed) or (isinstance(event, Ended) and self._finished)
+            self._outbox.put(Outgoing(event, result.lag, last))
+            if isinstance(event, Ended | Failed):
+                self._finished |= last
+                self._splitter = None
+                self._ended.set()
+        if self._dialect.wants_heard and not self._ended.is_set():
+            self._outbox.put(Outgoing(Heard(result.position), result.lag))
         self._room.set()
         if self._outbox.overfull:
             self._give_up(
@@ -120,12 +140,17 @@ class Connection:
         if self._closing is not _NORMAL:
             return
         self._closing = _Closing(code, kind, reason)
-        if self._options is None:
-            self._outbox.put(Outgoing(None))
-        elif not self._finished:
-            self._runner.end(self.key)
+        if self._ended.is_set() and not self._finished:
+            self._outbox.put(Outgoing(None, last=True))
+        self._end()
         self._finished = True
         self._room.set()
+
+    def _end(self) -> None:
+        """The open session, if there is one, gets no more audio."""
+        if self._splitter is not None:
+            self._splitter = None
+            self._runner.end(self._session_key)
 
     def abort(self) -> None:
         """Cut the connection, without a closing handshake."""
@@ -140,9 +165,16 @@ class Connection:
         self.abort()
 
     def _give_up(self, kind: str, reason: str) -> None:
-        self._runner.drop(self.key)
+        self._runner.drop(self._session_key)
         self._closing = _Closing(1008, kind, reason)
         self._stop.set()
+
+    def _drop(self) -> None:
+        """Nothing of the open session is wanted any more, and no other will follow."""
+        self._finished = True
+        self._splitter = None
+        self._runner.drop(self._session_key)
+        self._ended.set()
 
     # ---- reading
 
@@ -155,52 +187,67 @@ class Connection:
             except TimeoutError:
                 self.wind_up(1008, "idle", f"no message for {limits.idle_seconds:g} s")
                 break
-            for action in self._receive(message):
-                if isinstance(action, Audio):
-                    await self._push(action.data)
+            await self._receive(message)
         # The close frame must still be read, and what a client sends meanwhile is answered or passed over.
         while True:
-            self._receive(await self._socket.recv())
+            await self._receive(await self._socket.recv())
 
-    def _receive(self, message: str | bytes) -> list[Action]:
-        if self._closing is not _NORMAL:
-            return []
-        actions = self._dialect.receive(message)
-        self._act(actions)
-        return actions
+    async def _receive(self, message: str | bytes) -> None:
+        if self._closing is _NORMAL:
+            for action in self._dialect.receive(message):
+                await self._act(action)
 
-    def _act(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            match action:
-                case Start(options):
-                    self._options = options
-                    self._runner.open(self.key, options)
-                    self._metrics.opened.labels(self._protocol).inc()
-                case Send(message):
-                    self._outbox.put(Outgoing(message))
-                case Finish():
-                    self._finished = True
-                    self._runner.end(self.key)
-                case Close(code, reason, kind):
-                    self._finished = True
-                    self._runner.drop(self.key)
-                    self._closing = _Closing(code, kind, reason)
-                    self._outbox.put(Outgoing(None))
+    async def _act(self, action: Action) -> None:
+        match action:
+            case Start(options):
+                await self._start(options)
+            case Audio(data):
+                await self._push(data)
+            case Send(message):
+                self._outbox.put(Outgoing(message))
+                await self._outbox.room()
+            case Finish(more):
+                if not more and self._ended.is_set() and not self._finished:
+                    self._outbox.put(Outgoing(None, last=True))
+                self._finished |= not more
+                self._end()
+            case Close(code, reason, kind):
+                self._drop()
+                self._closing = _Closing(code, kind, reason)
+                self._outbox.put(Outgoing(None, last=True))
+
+    async def _start(self, options: Options) -> None:
+        await self._ended.wait()
+        if self._finished:
+            return
+        self._heard += self._pushed
+        self._pushed = self._position = 0.0
+        self._session += 1
+        self._ended.clear()
+        self._splitter = splitter(options)
+        self._runner.open(self._session_key, options)
+        self._metrics.opened.labels(self._protocol).inc()
 
     async def _push(self, data: bytes) -> None:
         """Hand audio over in pieces, each when there is room for it."""
-        assert self._options is not None
-        for piece in pieces(data, self._options):
-            while self._pushed - self._position > self._limits.backlog_seconds and not self._finished:
-                self._room.clear()
-                await self._room.wait()
-            if self._finished:
-                return
-            self._runner.push(self.key, piece)
-            seconds = len(piece) / self._options.bytes_per_second
+        if self._splitter is None:
+            return
+        try:
+            for piece, seconds in self._splitter.push(data):
+                await self._push_piece(piece, seconds)
+        except RillError as error:
+            self._drop()
+            self._outbox.put(Outgoing(Failed("bad_audio", str(error)), last=True))
+
+    async def _push_piece(self, piece: bytes, seconds: float) -> None:
+        while self._pushed - self._position > self._limits.backlog_seconds and self._splitter is not None:
+            self._room.clear()
+            await self._room.wait()
+        if self._splitter is not None:
+            self._runner.push(self._session_key, piece)
             self._pushed += seconds
             self._metrics.audio.inc(seconds)
-            if self._pushed >= self._limits.session_seconds:
+            if self._heard + self._pushed >= self._limits.session_seconds:
                 self.wind_up(
                     1008, "session_length", f"{self._limits.session_seconds:g} s of audio in one session"
                 )
@@ -254,8 +301,8 @@ class Connection:
             "closed",
             session=self.key,
             reason=reason,
-            audio_seconds=round(self._pushed, 2),
-            recognised_seconds=round(self._position, 2),
+            audio_seconds=round(self._heard + self._pushed, 2),
+            recognised_seconds=round(self._heard + self._position, 2),
             lag_ms=round(1000 * self._lag),
         )
 

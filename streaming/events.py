@@ -9,14 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from asr.search.config import SearchConfig
+from asr.search.phrases import Refused
 from asr.transcript import Word
 from streaming.endpoint import Rules
 
-__all__ = ["ENCODINGS", "Encoding", "Ended", "Event", "Failed", "Final", "Options", "Partial", "Token"]
+__all__ = [
+    "ENCODINGS",
+    "Encoding",
+    "Ended",
+    "Event",
+    "Failed",
+    "Final",
+    "Heard",
+    "Options",
+    "Partial",
+    "PhrasesRefused",
+    "Token",
+]
 
-Encoding = Literal["s16le", "f32le"]
-ENCODINGS: dict[str, int] = {"s16le": 2, "f32le": 4}
-"""Bytes per sample."""
+Encoding = Literal["s16le", "f32le", "u8", "mulaw", "alaw", "container"]
+ENCODINGS: dict[str, int] = {"s16le": 2, "f32le": 4, "u8": 1, "mulaw": 1, "alaw": 1, "container": 1}
+"""Bytes per sample. A container is a stream of Opus in Ogg or WebM, which says itself what it holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +39,8 @@ class Options:
 
     `sample_rate` in Hz and `channels` (interleaved, mixed down) describe what the client sends. `latency_ms`
     is one of the engine's `latencies` and `head` one of its `heads`; `None` lets the server choose.
-    `partials` and `words` may be turned off by a client that has no use for them.
+    `partials` and `words` may be turned off by a client that has no use for them. `search` brings the phrases that
+    are to be recognised more readily, too.
     """
 
     sample_rate: int = 16_000
@@ -35,12 +50,13 @@ class Options:
     head: str | None = None
     partials: bool = True
     words: bool = True
+    search: SearchConfig = SearchConfig()
     endpointing: Rules = field(default_factory=Rules)
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample over all channels."""
-        return ENCODINGS[self.encoding] * self.channels
+        """Bytes of one sample over all channels. A container may be cut anywhere."""
+        return 1 if self.encoding == "container" else ENCODINGS[self.encoding] * self.channels
 
     @property
     def bytes_per_second(self) -> int:
@@ -86,6 +102,20 @@ class Final:
 
 
 @dataclass(frozen=True)
+class PhrasesRefused:
+    """The first event where some of a session's phrases cannot be boosted: which, and why. The others are."""
+
+    phrases: tuple[Refused, ...]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was said up to about `seconds` has been told. For protocols that measure pauses themselves."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Ended:
     """The stream's last event: all of its `duration` seconds were heard."""
 
@@ -102,4 +132,4 @@ class Failed:
     message: str
 
 
-Event: TypeAlias = Partial | Final | Ended | Failed
+Event: TypeAlias = PhrasesRefused | Partial | Final | Heard | Ended | Failed

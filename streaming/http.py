@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 
 __all__ = ["authorised", "is_websocket", "load_pages", "page", "reply", "select_subprotocol"]
 
-_BEARER = "bearer."
+_BEARER = ("bearer.", "openai-insecure-api-key.")
 _PAGES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
@@ -59,15 +59,19 @@ def is_websocket(request: Request) -> bool:
 
 
 def authorised(request: Request, query: str, tokens: Sequence[str]) -> bool:
-    """One of `tokens` stands in the header `Authorization: Bearer`, the query's `token`, or a subprotocol
-    `bearer.`.
+    """One of `tokens` stands in the header `Authorization: Bearer` (or `Token`, as Deepgram's clients say), the
+    query's `token`, or a subprotocol: `bearer.` or `openai-insecure-api-key.` before it, or `token` or `bearer`
+    ahead of it.
 
     Browsers can set no header on a websocket, hence the other two. Every pair is compared, in constant time.
     """
-    headers = request.headers
-    offered = [x[7:].strip() for x in headers.get_all("Authorization") if x[:7].lower() == "bearer "]
+    schemes = [value.strip().partition(" ") for value in request.headers.get_all("Authorization")]
+    offered = [token.strip() for scheme, _, token in schemes if scheme.lower() in ("bearer", "token")]
     offered += parse_qs(query, max_num_fields=50).get("token", []) if query.count("&") < 50 else []
-    offered += [x[len(_BEARER) :] for x in _subprotocols(request) if x.startswith(_BEARER)]
+    protocols = _subprotocols(request)
+    offered += [x.removeprefix(mark) for x in protocols for mark in _BEARER if x.startswith(mark)]
+    if len(protocols) == 2 and protocols[0] in ("token", "bearer"):
+        offered.append(protocols[1])
     good = False
     for given in offered[:10]:
         for token in tokens:

@@ -6,22 +6,18 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from streaming.events import Ended, Event, Failed, Final, Partial
+from streaming.events import Event, Final, Heard, Partial
 
 __all__ = ["Outbox", "Outgoing"]
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """An event with the lag it had, a ready message, or `None`: close now."""
+    """An event with the lag it had, a ready message, or nothing. The connection closes after the `last`."""
 
     item: Event | str | None
     lag: float = 0.0
-
-    @property
-    def last(self) -> bool:
-        """The connection closes after this one."""
-        return self.item is None or isinstance(self.item, Ended | Failed)
+    last: bool = False
 
 
 class Outbox:
@@ -33,7 +29,10 @@ class Outbox:
         self._limit = finals
         self._items: deque[Outgoing] = deque()
         self._finals = 0
+        self._messages = 0
         self._filled = asyncio.Event()
+        self._roomy = asyncio.Event()
+        self._roomy.set()
 
     @property
     def overfull(self) -> bool:
@@ -44,21 +43,31 @@ class Outbox:
         for outgoing in items:
             # A partial says all that an unsent earlier one said: the client misses nothing but a stage of
             # typing.
-            if (
-                isinstance(outgoing.item, Partial | Final)
-                and self._items
-                and isinstance(self._items[-1].item, Partial)
-            ):
-                self._items.pop()
+            if isinstance(outgoing.item, Partial | Final | Heard):
+                self._drop_last(Heard)
+            if isinstance(outgoing.item, Partial | Final):
+                self._drop_last(Partial)
             self._items.append(outgoing)
             self._finals += isinstance(outgoing.item, Final)
+            self._messages += isinstance(outgoing.item, str)
+        if self._messages > self._limit:
+            self._roomy.clear()
         self._filled.set()
+
+    async def room(self) -> None:
+        """Until few enough answers wait for a client that asks more than it reads."""
+        await self._roomy.wait()
+
+    def _drop_last(self, kind: type[Event]) -> None:
+        if self._items and isinstance(self._items[-1].item, kind):
+            self._items.pop()
 
     async def take(self) -> list[Outgoing]:
         """All that waits, at least one item."""
         await self._filled.wait()
         items = list(self._items)
         self._items.clear()
-        self._finals = 0
+        self._finals = self._messages = 0
         self._filled.clear()
+        self._roomy.set()
         return items

@@ -1,8 +1,8 @@
 """All ready sessions of a kind in one batched step: a pure core, which is told the time and never asks for
 it.
 
-Sessions of one `Group` (chunk, head, first or later step) may share a step. Each `tick` takes the session
-that has been ready longest and fills its batch with the others of its group, longest ready first. A session
+Sessions of one `Group` (chunk, head, kind of search, first or later step) may share a step. Each `tick` takes
+the session that has been ready longest and fills its batch with the others of its group, longest ready first. A session
 that has been stepped queues up again behind those that are waiting, so a client that sends a file as fast as
 it can gets the steps that live ones leave over, and none starves.
 """
@@ -122,7 +122,9 @@ class Scheduler:
 
     def open(self, key: Key, options: Options) -> None:
         try:
-            self._slots[key] = _Slot(Session(self.engine, options, backlog=self._backlog))
+            self._slots[key] = _Slot(session := Session(self.engine, options, backlog=self._backlog))
+            if session.notices:
+                self._deliver(key, session.notices, 0.0)
         except Exception as error:
             self._results.append(Result(key, (_failure(error, key),), 0.0, 0.0))
 
@@ -201,6 +203,7 @@ class Scheduler:
             samples=np.stack([samples for samples, _ in steps]),
             lens=np.array([length for _, length in steps], np.int64),
             states=[session.state for session in sessions],
+            searches=[session.search for session in sessions],
         )
         try:
             emissions, states = self.engine.step(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from asr.search.phrases import Phrases, mark
 from asr.tokenizer import WordBuilder, words
 from asr.transcript import Word
 from streaming.events import Token
@@ -22,9 +23,15 @@ class Segment:
     """Emissions of one segment, which the endpointer keeps short."""
 
     def __init__(
-        self, tokenizer: Tokenizer, *, frame_seconds: float, emissions: Iterable[Emission] = ()
+        self,
+        tokenizer: Tokenizer,
+        *,
+        frame_seconds: float,
+        phrases: Phrases | None = None,
+        emissions: Iterable[Emission] = (),
     ) -> None:
         self._tokenizer = tokenizer
+        self._phrases = phrases
         self._frame_seconds = frame_seconds
         self._emissions: list[Emission] = []
         self._tokens: list[Token] = []
@@ -57,7 +64,7 @@ class Segment:
         self._tokens.append(Token(text, time, emission.log_probability))
 
     def empty(self) -> Segment:
-        return Segment(self._tokenizer, frame_seconds=self._frame_seconds)
+        return self._part(())
 
     def split(self, *, anywhere: bool) -> tuple[Segment, Segment]:
         """The words that are complete, and the one that may still grow.
@@ -73,15 +80,23 @@ class Segment:
             cut = cuts[-1] if cuts else 0
         return self._part(self._emissions[:cut]), self._part(self._emissions[cut:])
 
+    def followed_by(self, tail: Iterable[Emission]) -> Segment:
+        """With what may yet change."""
+        return self._part([*self._emissions, *tail])
+
     def words(self, *, limit: float | None) -> tuple[Word, ...]:
         """Stream-absolute times, none beyond `limit` seconds; the last word may still grow."""
         if limit is None:
-            return self._builder.words
-        seconds = self._frame_seconds
-        return tuple(words(self._emissions, self._tokenizer, frame_seconds=seconds, duration=limit))
+            found = self._builder.words
+        else:
+            seconds = self._frame_seconds
+            found = tuple(words(self._emissions, self._tokenizer, frame_seconds=seconds, duration=limit))
+        return mark(found, self._emissions, self._phrases, self._tokenizer) if self._phrases else found
 
     def _part(self, emissions: Sequence[Emission]) -> Segment:
-        return Segment(self._tokenizer, frame_seconds=self._frame_seconds, emissions=emissions)
+        return Segment(
+            self._tokenizer, frame_seconds=self._frame_seconds, phrases=self._phrases, emissions=emissions
+        )
 
 
 def text_of(words: Sequence[Word]) -> str:

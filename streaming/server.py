@@ -15,8 +15,7 @@ import logging
 import secrets
 import signal
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import TYPE_CHECKING, Self
@@ -24,60 +23,33 @@ from typing import TYPE_CHECKING, Self
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Origin
 
-from asr.audio import SAMPLE_RATE
-from asr.errors import ConfigError, RillError
+from asr.errors import RillError
 from streaming import http
 from streaming.connection import Connection
+from streaming.door import Door
 from streaming.engine import Engine
 from streaming.log import log_event
 from streaming.metrics import CONTENT_TYPE, Metrics
-from streaming.protocols import Dialect, Limits, Offer
-from streaming.protocols.native import Native
-from streaming.protocols.sherpa import Sherpa
+from streaming.protocols import QueryError, to_json
+from streaming.routes import TRANSCRIPTIONS, routes
 from streaming.runner import Runner
 from streaming.scheduler import Result, Scheduler
+from streaming.settings import Settings, offer, tls_context
+from streaming.upload import Upload
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import Server as SocketServer
     from websockets.http11 import Request, Response
 
-__all__ = ["ROUTES", "Server", "Settings", "run"]
+__all__ = ["Server", "Settings", "run"]
 
 _log = logging.getLogger(__name__)
-
-ROUTES: dict[str, tuple[str, Callable[[Offer], Dialect]]] = {
-    "/v1/stream": ("native", Native),
-    "/sherpa": ("sherpa", Sherpa),
-    "/": ("sherpa", Sherpa),
-}
-"""Path of a websocket -> protocol. Plain HTTP on `/` is the page."""
 
 _SOCKET_BYTES = 131_072
 """The kernel's buffers per connection and direction. Larger ones would hold minutes of audio that nobody can
 see.
 """
 _STUCK_SECONDS = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """`certificate` and `private_key` are PEM files; with them the server speaks TLS only, and SIGHUP reloads
-    them.
-
-    With `tokens`, each client must bring one of them. `origins` are the pages that browsers may connect from;
-    `None` means any. `default_latency_ms` is for clients that do not choose. `port` 0 takes a free one.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    limits: Limits = field(default_factory=Limits)
-    tokens: tuple[str, ...] = ()
-    origins: tuple[str, ...] | None = None
-    certificate: str | None = None
-    private_key: str | None = None
-    default_latency_ms: int | None = None
-    max_batch: int = 64
-    name: str = "rill"
 
 
 class Server:
@@ -87,10 +59,11 @@ class Server:
         self.settings = settings
         self.metrics = Metrics()
         self.draining = False
-        self._offer = _offer(engine, settings)
-        self._tls = _tls(settings)
+        self._offer = offer(engine, settings)
+        self._tls = tls_context(settings)
+        self._routes = routes(settings.root)
         self._pages = http.load_pages()
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, Connection | Upload] = {}
         scheduler = Scheduler(engine, max_batch=settings.max_batch, backlog=settings.limits.backlog_seconds)
         self._runner = Runner(scheduler, deliver=self._deliver, observer=self.metrics)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -132,6 +105,8 @@ class Server:
             settings.host,
             settings.port,
             process_request=self._answer,
+            create_connection=Door,
+            open_timeout=None,  # `Door` has its own, which lets uploads take longer
             select_subprotocol=lambda _, offered: http.select_subprotocol(offered),
             origins=None if settings.origins is None else [Origin(x) for x in settings.origins],
             ssl=self._tls,
@@ -204,29 +179,36 @@ class Server:
 
     def _dispatch(self, results: list[Result]) -> None:
         for result in results:
-            if (connection := self._connections.get(str(result.key))) is not None:
+            if (connection := self._connections.get(str(result.key).partition("/")[0])) is not None:
                 connection.deliver(result)
 
     # ---- a request
 
-    def _answer(self, _connection: ServerConnection, request: Request) -> Response | None:
+    def _answer(self, door: ServerConnection, request: Request) -> Response | Awaitable[Response] | None:
         """A response to plain HTTP or a refusal; `None` lets the websocket open."""
+        assert isinstance(door, Door)
         path, _, query = request.path.partition("?")
-        open_to_all = not self.settings.tokens or http.authorised(request, query, self.settings.tokens)
-        if not http.is_websocket(request):
-            return self._page(path, open_to_all)
-        if path not in ROUTES:
-            return http.reply(
-                HTTPStatus.NOT_FOUND, f"no protocol here; there is one at each of {', '.join(ROUTES)}\n"
-            )
-        if not open_to_all:
+        authorised = not self.settings.tokens or http.authorised(request, query, self.settings.tokens)
+        upload = door.body is not None
+        if not upload and not http.is_websocket(request):
+            return self._page(path, authorised)
+        if path not in ((TRANSCRIPTIONS,) if upload else self._routes):
+            known = ", ".join((TRANSCRIPTIONS,) if upload else self._routes)
+            return http.reply(HTTPStatus.NOT_FOUND, f"nothing is served here; known: {known}\n")
+        if not authorised:
             return self._unauthorised()
-        refusal = self._refusal()
-        if refusal is None:
-            return None
-        reason, text, seconds = refusal
-        self.metrics.refused.labels(reason).inc()
-        return http.reply(HTTPStatus.SERVICE_UNAVAILABLE, text + "\n", headers={"Retry-After": str(seconds)})
+        if (refusal := self._refusal()) is not None:
+            reason, text, seconds = refusal
+            self.metrics.refused.labels(reason).inc()
+            after = {"Retry-After": str(seconds)}
+            return http.reply(HTTPStatus.SERVICE_UNAVAILABLE, text + "\n", headers=after)
+        if upload:
+            return self._upload(door, request)
+        try:
+            door.dialect = self._routes[path][1](self._offer, query)
+        except QueryError as error:
+            return http.reply(HTTPStatus.BAD_REQUEST, to_json(error.body), kind="application/json")
+        return None
 
     def _refusal(self) -> tuple[str, str, int] | None:
         """Why no session can be opened now, and when to try again in seconds."""
@@ -262,7 +244,21 @@ class Server:
                 return self._unauthorised()
             self.metrics.load.set(self._runner.load())
             return http.reply(HTTPStatus.OK, self.metrics.exposition(), kind=CONTENT_TYPE)
-        if path in ROUTES:
+        if path == TRANSCRIPTIONS:
+            return http.reply(
+                HTTPStatus.METHOD_NOT_ALLOWED, "a POST is expected here\n", headers={"Allow": "POST"}
+            )
+        if path == "/v1/models":
+            model = {
+                "id": self.settings.name,
+                "object": "model",
+                "created": 0,
+                "owned_by": self.settings.name,
+            }
+            return http.reply(
+                HTTPStatus.OK, to_json({"object": "list", "data": [model]}), kind="application/json"
+            )
+        if path in self._routes:
             return http.reply(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "a websocket is expected here\n",
@@ -270,10 +266,34 @@ class Server:
             )
         return http.reply(HTTPStatus.NOT_FOUND, "not found\n")
 
+    async def _upload(self, door: Door, request: Request) -> Response:
+        origins, origin = self.settings.origins, request.headers.get("Origin")
+        if origins is not None and origin is not None and origin not in origins:
+            return http.reply(HTTPStatus.FORBIDDEN, "pages of this origin are not served\n")
+        upload = Upload(
+            door,
+            key=secrets.token_hex(6),
+            runner=self._runner,
+            limits=self.settings.limits,
+            offer=self._offer,
+            metrics=self.metrics,
+        )
+        with self._registered(upload):
+            return await upload.run(request)
+
+    @contextlib.contextmanager
+    def _registered(self, connection: Connection | Upload) -> Iterator[None]:
+        self._connections[connection.key] = connection
+        self.metrics.sessions.set(len(self._connections))
+        try:
+            yield
+        finally:
+            del self._connections[connection.key]
+            self.metrics.sessions.set(len(self._connections))
+
     async def _handle(self, socket: ServerConnection) -> None:
-        assert socket.request is not None
-        path = socket.request.path.partition("?")[0]
-        protocol, dialect = ROUTES[path]
+        assert isinstance(socket, Door) and socket.request is not None and socket.dialect is not None
+        protocol, _ = self._routes[socket.request.path.partition("?")[0]]
         if (refusal := self._refusal()) is not None:  # many may have passed `_answer` at once
             self.metrics.refused.labels(refusal[0]).inc()
             await socket.close(1013, refusal[1])
@@ -281,24 +301,20 @@ class Server:
         key = secrets.token_hex(6)
         connection = Connection(
             socket,
-            dialect(self._offer),
+            socket.dialect,
             key=key,
             protocol=protocol,
             runner=self._runner,
             limits=self.settings.limits,
             metrics=self.metrics,
         )
-        self._connections[key] = connection
-        self.metrics.sessions.set(len(self._connections))
-        log_event(_log, "opened", session=key, protocol=protocol, sessions=len(self._connections))
-        try:
-            await connection.run()
-        except Exception:
-            _log.exception("the connection of session %s failed", key)
-            await socket.close(1011, "an error in the server")
-        finally:
-            del self._connections[key]
-            self.metrics.sessions.set(len(self._connections))
+        with self._registered(connection):
+            log_event(_log, "opened", session=key, protocol=protocol, sessions=len(self._connections))
+            try:
+                await connection.run()
+            except Exception:
+                _log.exception("the connection of session %s failed", key)
+                await socket.close(1011, "an error in the server")
 
 
 def run(engine: Engine, settings: Settings, *, started: Callable[[Server], None] | None = None) -> None:
@@ -324,45 +340,3 @@ async def _run(engine: Engine, settings: Settings, started: Callable[[Server], N
         await stopped
     finally:
         await server.stop()
-
-
-def _offer(engine: Engine, settings: Settings) -> Offer:
-    latencies, limits = tuple(sorted(engine.latencies)), settings.limits
-    default = settings.default_latency_ms
-    if default is None:
-        # As quick as reads well: below 300 ms a model guesses more than it gains.
-        default = next((x for x in latencies if x >= 300), latencies[-1])
-    elif default not in latencies:
-        raise ConfigError(
-            f"default_latency_ms is {default}; this model offers {', '.join(map(str, latencies))}"
-        )
-    longest = max(engine.samples_first(engine.chunk_for(x)) for x in latencies) / SAMPLE_RATE
-    if limits.backlog_seconds < 2 * longest + 1:
-        raise ConfigError(
-            f"backlog_seconds is {limits.backlog_seconds:g}; this model's steps need {2 * longest + 1:.1f}"
-        )
-    return Offer(
-        server=settings.name,
-        latencies=latencies,
-        heads=engine.heads,
-        default_latency=default,
-        default_head=engine.heads[0],
-        limits=limits,
-    )
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.certificate is None:
-        if settings.private_key is not None:
-            raise ConfigError("a private key without a certificate: TLS needs both")
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.certificate, settings.private_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"{settings.certificate}: not a certificate with its private key in PEM form ({error}); "
-            "give both files, or one that holds both"
-        ) from error
-    return context

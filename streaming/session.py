@@ -13,17 +13,21 @@ tokens:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr.audio import SAMPLE_RATE, Resampler, decode_pcm
-from asr.errors import AudioError, ProtocolError
+from asr.audio import SAMPLE_RATE
+from asr.errors import ProtocolError
+from asr.search.beam import EVERY
+from asr.search.config import SearchConfig
+from asr.search.phrases import compile_phrases
+from streaming.codecs import decoder, splitter
 from streaming.endpoint import Endpointer
 from streaming.engine import Batch, Engine
-from streaming.events import Ended, Event, Final, Options, Partial
+from streaming.events import Ended, Event, Final, Options, Partial, PhrasesRefused
 from streaming.fifo import Fifo
 from streaming.segment import Segment, text_of
 
@@ -42,6 +46,7 @@ class Group:
 
     chunk: Chunk
     head: str | None
+    search: Hashable
     samples: int
 
 
@@ -54,18 +59,26 @@ class Session:
         latency_ms = engine.latencies[0] if options.latency_ms is None else options.latency_ms
         self.options = options
         self.chunk = engine.chunk_for(latency_ms)
-        self.state: Any = engine.init_state(self.chunk, options.head)
+        self.search = _in_time(options, engine.frame_seconds)
+        self.state: Any = engine.init_state(self.chunk, options.head, self.search)
         """The engine's own; the caller of `take` and `accept` hands it over and back."""
+        self._engine = engine
+        self._tail: list[Emission] = []
         self._first, self._next = engine.samples_first(self.chunk), engine.samples_next(self.chunk)
         self._flush = engine.flush_samples
         self._frame_samples = round(engine.frame_seconds * SAMPLE_RATE)
         room = int((backlog + _SLACK_SECONDS) * SAMPLE_RATE)
         self._fifo = Fifo(max(room, 2 * self._first) + self._flush)
-        self._resampler = Resampler(options.sample_rate)
+        self._decoder = decoder(options)
         self._endpointer = Endpointer(options.endpointing, frame_seconds=engine.frame_seconds)
-        self._segment = Segment(engine.tokenizer, frame_seconds=engine.frame_seconds)
+        phrases = None
+        self.notices: list[Event] = []
+        """What there is to say before any audio."""
+        if options.search.phrases:
+            phrases = compile_phrases(options.search.phrases, options.search.phrase_boost, engine.tokenizer)
+            self.notices += [PhrasesRefused(phrases.refused)] if phrases.refused else []
+        self._segment = Segment(engine.tokenizer, frame_seconds=engine.frame_seconds, phrases=phrases)
         self._index = 0
-        self._frames_in = 0  # of the client's own rate
         self._taken = 0
         self._ended = False
         self._closed = False
@@ -73,31 +86,22 @@ class Session:
     # ---- audio in
 
     def push(self, data: bytes) -> None:
-        """Audio of the session's encoding, whole samples.
+        """Pieces of audio, as the `splitter` of the session's encoding made them.
 
-        Raises AudioError: half a sample, not a number, float samples far out of [-1, 1]. ProtocolError: after
-        `end`, or more audio at once than is buffered.
+        Raises AudioError: half a sample, not a number, float samples far out of [-1, 1], what is not Opus.
+        ProtocolError: after `end`, or more audio at once than is buffered.
         """
         if self._ended:
             raise ProtocolError("audio came after the end of its stream: open a new session for more")
-        size = self.options.frame_bytes
-        if len(data) % size:
-            raise AudioError(
-                f"{len(data)} bytes are no whole number of {size}-byte samples: split between samples only"
-            )
-        samples = decode_pcm(data, self.options.encoding)
-        if self.options.channels > 1:
-            samples = samples.reshape(-1, self.options.channels).mean(axis=1, dtype=np.float32)
-        self._frames_in += len(samples)
-        self._fifo.write(self._resampler.push(samples))
+        self._fifo.write(self._decoder.push(data))
 
     def end(self) -> list[Event]:
         """No more audio follows. The events are all there will be if nothing is left to step, else empty."""
         if self._ended:
             raise ProtocolError("the stream was ended before")
         self._ended = True
-        if self._frames_in:
-            self._fifo.write(self._resampler.finish())
+        if self._decoder.seconds:
+            self._fifo.write(self._decoder.finish())
             self._fifo.write(np.zeros(self._flush, np.float32))
         return [] if self.ready else self._close()
 
@@ -110,7 +114,7 @@ class Session:
 
     @property
     def group(self) -> Group:
-        return Group(self.chunk, self.options.head, self._size)
+        return Group(self.chunk, self.options.head, self.search.group, self._size)
 
     @property
     def _due(self) -> int:
@@ -150,15 +154,25 @@ class Session:
     def accept(self, emissions: list[Emission], state: Any) -> list[Event]:
         """What the engine made of the samples last taken."""
         self.state = state
+        last, beam = self._ended and not len(self._fifo), self.search.kind == "beam"
+        before, self._tail = self._tail, []
+        if beam and last:
+            emissions = emissions + self._engine.finish(state, self.options.head, self.search)
+        elif beam:
+            self._tail = self._engine.tail(state, self.options.head)
         events: list[Event] = []
         for emission in emissions:
             self._cut(emission.frame, events)
             self._segment.add(emission)
             self._endpointer.emitted(emission.frame)
-        self._cut(self._seen(), events)
-        if self._ended and not len(self._fifo):
+        self._cut(min(self._seen(), self._tail[0].frame) if self._tail else self._seen(), events)
+        if last:
             return events + self._close()
-        return events + self._partial() if emissions and self.options.partials else events
+        return (
+            events + self._partial()
+            if (emissions or self._tail != before) and self.options.partials
+            else events
+        )
 
     def _seen(self) -> int:
         """Output frames that the model has decided on: its output lags by what it looks ahead."""
@@ -186,10 +200,11 @@ class Session:
         self._closed = True
         events = self._final(self._segment, speech_final=True)
         self._segment = self._segment.empty()
-        return [*events, Ended(self._frames_in / self.options.sample_rate)]
+        return [*events, Ended(self._decoder.seconds)]
 
     def _partial(self) -> list[Event]:
-        words = self._segment.words(limit=None)
+        segment = self._segment.followed_by(self._tail) if self._tail else self._segment
+        words = segment.words(limit=None)
         if not words:
             return []
         return [
@@ -197,13 +212,13 @@ class Session:
                 segment=self._index,
                 text=text_of(words),
                 words=words if self.options.words else (),
-                tokens=self._segment.tokens,
+                tokens=segment.tokens,
             )
         ]
 
     def _final(self, segment: Segment, *, speech_final: bool) -> list[Event]:
         # The model may emit the last word in the silence that flushes it; the client never sent that.
-        limit = self._frames_in / self.options.sample_rate if self._ended else None
+        limit = self._decoder.seconds if self._ended else None
         words = segment.words(limit=limit)
         if not words:
             return []
@@ -221,12 +236,23 @@ class Session:
         ]
 
 
+def _in_time(options: Options, frame_seconds: float) -> SearchConfig:
+    """A beam settles its tokens before silence ends their segment."""
+    silence = options.endpointing.silence
+    if options.search.kind == "greedy" or silence is None:
+        return options.search
+    lag = max(1, min(options.search.lag_frames, int(silence / frame_seconds) - EVERY))
+    return replace(options.search, lag_frames=lag)
+
+
 def run(engine: Engine, options: Options, packets: Iterable[bytes]) -> Iterator[Event]:
     """One stream from its packets to its events. Raises what `Session.push` and the engine raise."""
     options = options if options.latency_ms is not None else replace(options, latency_ms=engine.latencies[0])
     session = Session(engine, options)
+    yield from session.notices
+    pieces = splitter(options)
     for packet in packets:
-        for piece in pieces(packet, options):
+        for piece, _ in pieces.push(packet):
             session.push(piece)
             yield from _step(engine, session)
     yield from session.end()
@@ -242,13 +268,7 @@ def _step(engine: Engine, session: Session) -> Iterator[Event]:
             samples=samples[None],
             lens=np.array([length], np.int64),
             states=[session.state],
+            searches=[session.search],
         )
         (emissions,), (state,) = engine.step(batch)
         yield from session.accept(emissions, state)
-
-
-def pieces(data: bytes, options: Options, *, seconds: float = 0.5) -> Iterator[bytes]:
-    """A message of any length in pieces of at most `seconds`, so that a backlog can be kept to its limit."""
-    size = max(1, int(options.sample_rate * seconds)) * options.frame_bytes
-    for start in range(0, len(data), size):
-        yield data[start : start + size]

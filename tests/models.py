@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from asr.encoders import Chunk, ZipformerConfig
+from asr.encoders import (
+    BranchformerConfig,
+    Chunk,
+    ConformerConfig,
+    DepthConfig,
+    EBranchformerConfig,
+    EncoderConfig,
+    FastConformerConfig,
+    SqueezeformerConfig,
+    TransformerConfig,
+    ZipformerConfig,
+)
 from asr.heads import TransducerConfig
 from asr.model import Model, ModelConfig
 from asr.tokenizer import Tokenizer
@@ -12,7 +23,7 @@ from asr.tokenizer import Tokenizer
 TEXTS = ["the quick brown fox jumps over the lazy dog", "pack my box with five dozen liquor jugs", "rill"]
 
 CHUNKS = (Chunk(4, 8), Chunk(8, 16), Chunk(16, 64))
-ENCODERS = {
+ENCODERS: dict[str, EncoderConfig] = {
     "zipformer": ZipformerConfig(
         layers=(1, 2, 1, 1, 1, 1),
         dims=(16, 24, 32, 40, 32, 24),
@@ -25,8 +36,25 @@ ENCODERS = {
         embed_channels=(2, 4, 8),
         chunks=CHUNKS,
     ),
+    "conformer": ConformerConfig(dim=16, layers=2, heads=2, kernel=7, chunks=CHUNKS),
+    "fast_conformer": FastConformerConfig(
+        dim=16, layers=2, heads=2, kernel=7, subsampling_channels=8, chunks=CHUNKS
+    ),
+    "branchformer": BranchformerConfig(
+        dim=16, layers=2, heads=2, cgmlp_dim=40, kernel=7, merge="learned", chunks=CHUNKS
+    ),
+    "e_branchformer": EBranchformerConfig(
+        dim=16, layers=2, heads=2, cgmlp_dim=40, feed_forward_dim=24, kernel=7, merge_kernel=5, chunks=CHUNKS
+    ),
+    "squeezeformer": SqueezeformerConfig(dim=16, layers=4, heads=2, kernel=7, chunks=CHUNKS),
+    "transformer": TransformerConfig(
+        dim=16, layers=2, heads=2, head_dim=4, feed_forward_dim=32, subsampling_channels=8, chunks=CHUNKS
+    ),
+    "dynamic depth": ConformerConfig(
+        dim=16, layers=3, heads=2, kernel=7, chunks=CHUNKS, depth=DepthConfig(threshold=0.95)
+    ),  # about half of the new gates are open
 }
-"""One small encoder of each kind."""
+"""One small encoder of each kind, and more where a kind has another form."""
 
 
 def small_model(kind: str = "zipformer", *, seed: int = 0) -> Model:

@@ -25,7 +25,12 @@ def test_a_saved_model_says_the_same(saved: Path, tmp_path: Path, name: str) -> 
     samples = speech(5, 2.0)
     assert model.transcribe(samples) == again.transcribe(samples)
     assert len(model.transcribe(samples).words) > 0
-    assert {p.name for p in saved.iterdir()} == {"model.safetensors", "config.yaml", "tokenizer.json", "card.md"}
+    assert {p.name for p in saved.iterdir()} == {
+        "model.safetensors",
+        "config.yaml",
+        "tokenizer.json",
+        "card.md",
+    }
 
 
 def test_saving_over_a_bundle_replaces_it(saved: Path, tmp_path: Path) -> None:

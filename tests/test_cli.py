@@ -17,7 +17,19 @@ from asr import cli
 from asr.errors import DataError
 from tests.commands import ROOT, help_commands, problems, verbs
 
-VERBS = ["prepare", "train", "average", "transcribe", "evaluate", "serve", "stream", "convert", "doctor"]
+VERBS = [
+    "prepare",
+    "train",
+    "average",
+    "transcribe",
+    "align",
+    "evaluate",
+    "serve",
+    "stream",
+    "convert",
+    "describe",
+    "doctor",
+]
 
 
 def help_of(*words: str) -> str:
@@ -107,7 +119,7 @@ def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 
 def test_mistakes_of_ours_say_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: object) -> object:
+    def broken(path: object, fast: bool) -> object:
         raise KeyError("x")
 
     monkeypatch.setattr(asr.bundle, "load", broken)
@@ -159,10 +171,11 @@ def test_serve_hands_over_its_options(
         seen.update(engine=engine, settings=settings)
         started(SimpleNamespace(url="wss://host:9/v1/stream"))
 
-    monkeypatch.setattr(asr.bundle, "load", lambda path: f"model of {path}")
+    monkeypatch.setattr(asr.bundle, "load", lambda path, fast: f"model of {path}, {fast=}")
     monkeypatch.setattr(streaming.engine, "TorchEngine", lambda model, threads: (model, threads))
     monkeypatch.setattr(streaming.server, "run", serve)
     options = [
+        "--fast",
         "--port",
         "0",
         "--token",
@@ -177,7 +190,7 @@ def test_serve_hands_over_its_options(
         "1",
     ]
     code, out, _ = run(capsys, "serve", "-m", "m", *options)
-    assert code == 0 and seen["engine"] == ("model of m", 1)
+    assert code == 0 and seen["engine"] == ("model of m, fast=True", 1)
     settings = seen["settings"]
     assert (settings.port, settings.tokens, settings.limits.sessions, settings.default_latency_ms) == (
         0,
@@ -194,8 +207,8 @@ def test_stream_to_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
 
 
 def test_convert_knows_its_kinds(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "convert", "kaldi", "x", "y", "--tokenizer", "z")
-    assert code == 1 and "known kinds: icefall" in err
+    code, _, err = run(capsys, "convert", "x", "y", "--from", "kaldi")
+    assert code == 1 and "known are nemo, espnet, wenet, icefall" in err
 
 
 def test_doctor_with_a_broken_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

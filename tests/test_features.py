@@ -214,3 +214,14 @@ def test_nothing_is_stored_with_the_model() -> None:
 def test_impossible_filterbanks_are_refused(config: FeaturesConfig, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LogMel(config)
+
+
+def test_normalization_stands_in_the_weights() -> None:
+    """A corpus' mean and scale, as converted models have them, apply after the logarithm and survive a copy."""
+    x = torch.randn(2, 8000, generator=torch.Generator().manual_seed(1))
+    model = LogMel(FeaturesConfig(normalize=True))
+    assert torch.equal(model(x), LogMel()(x))
+    mean, scale = torch.randn(80), torch.rand(80)
+    model.load_state_dict({"mean": mean, "scale": scale})
+    assert torch.equal(model(x), (LogMel()(x) - mean) * scale)
+    assert not LogMel().state_dict()

@@ -28,8 +28,12 @@ def test_files_batched_say_what_each_says_alone(model: Model) -> None:
     together = list(transcribe_files(model, recordings, batch_seconds=9.0))
     for (_, transcript), expected in zip(together, alone, strict=True):
         assert isinstance(transcript, Transcript) and transcript.duration == expected.duration
-        assert [(w.text, w.start, w.end) for w in transcript.words] == [(w.text, w.start, w.end) for w in expected.words]
-        assert [w.confidence for w in transcript.words] == pytest.approx([w.confidence for w in expected.words], abs=1e-3)
+        assert [(w.text, w.start, w.end) for w in transcript.words] == [
+            (w.text, w.start, w.end) for w in expected.words
+        ]
+        assert [w.confidence for w in transcript.words] == pytest.approx(
+            [w.confidence for w in expected.words], abs=1e-3
+        )
     assert all(found is samples for (found, _), samples in zip(together, recordings, strict=True))
     assert all(transcript.words for transcript in alone)
 
@@ -47,7 +51,9 @@ def test_an_unreadable_file_does_not_harm_the_others(model: Model, tmp_path: Pat
         model.transcribe(bad)
 
 
-@pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(1, np.float32), np.zeros(159, np.float32)])
+@pytest.mark.parametrize(
+    "samples", [np.zeros(0, np.float32), np.zeros(1, np.float32), np.zeros(159, np.float32)]
+)
 @pytest.mark.parametrize("latency", [None, 290])
 def test_next_to_nothing(model: Model, samples: np.ndarray, latency: int | None) -> None:
     transcript = model.transcribe(samples, latency_ms=latency)

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from asr.convert.files import read_tensors
+from asr.convert.place import Converted, Rule, place
 from asr.encoders import ZipformerConfig
 from asr.errors import BundleError
 from asr.heads import CTCConfig, TransducerConfig
 from asr.model import Model, ModelConfig
 from asr.tokenizer import Tokenizer
 
-__all__ = ["Converted", "convert", "read_tensors"]
+__all__ = ["convert", "read", "read_tensors"]
 
 # icefall's name -> ours, applied in this order; a layer's own `bypass_scale` has no part in its computation.
-NAMES = (
+NAMES: tuple[Rule, ...] = (
     (r"^encoder_embed\.conv\.0\.", "encoder.embed.convolution1."),
     (r"^encoder_embed\.conv\.4\.", "encoder.embed.convolution2."),
     (r"^encoder_embed\.conv\.7\.", "encoder.embed.convolution3."),
@@ -59,34 +58,15 @@ NAMES = (
     (r"^simple_lm_proj\.", "heads.transducer.simple_predictor."),
     (r"^ctc_output\.1\.", "heads.ctc.output."),
 )
-UNUSED = re.compile(r"layers\.\d+\.bypass_scale$|\.name$|attention_decoder\.")
 
 
-@dataclass(frozen=True)
-class Converted:
-    """The model, and the checkpoint's tensors that have no place in it."""
-
-    model: Model
-    left_over: tuple[str, ...]
-
-
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .pt checkpoint (read without running code from it) or a .safetensors file."""
-    path = Path(path)
-    if not path.is_file():
-        raise BundleError(f"{path}: no such checkpoint")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+def read(path: str | Path, tokenizer: str | Path | None = None) -> Converted:
+    """The model of a `pretrained.pt` or `epoch-N.pt`, which says nothing about its tokenizer."""
+    if tokenizer is None:
         raise BundleError(
-            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {error})"
-        ) from error
-    content = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
-        raise BundleError(f"{path}: holds no tensors by name; give icefall's `epoch-N.pt` or `pretrained.pt`")
-    return content
+            f"{path}: icefall's checkpoints do not say where their tokenizer is; give --tokenizer"
+        )
+    return convert(read_tensors(path), Tokenizer.from_bytes("unigram", Path(tokenizer).read_bytes()))
 
 
 def convert(
@@ -102,34 +82,7 @@ def convert(
         BundleError: tensors are missing, or the tokenizer has another number of tokens.
     """
     model = Model(_config(tensors, position_head_dim, downsampling), tokenizer)
-    target = model.state_dict()
-    source, left_over = {}, []
-    for name, tensor in tensors.items():
-        ours = _rename(name)
-        if UNUSED.search(name) or ours not in target:
-            left_over.append(name)
-            continue
-        source[ours] = (
-            tensor.flatten(1) if ours.endswith(("pointwise_in.weight", "pointwise_out.weight")) else tensor
-        )
-    if missing := sorted(target.keys() - source.keys()):
-        raise BundleError(
-            f"the checkpoint has nothing for {missing[0]} and {len(missing) - 1} more tensors of the model"
-        )
-    for name, tensor in source.items():
-        if tensor.shape != target[name].shape:
-            raise BundleError(
-                f"{name}: the checkpoint has shape {tuple(tensor.shape)}, the model {tuple(target[name].shape)}; "
-                f"the tokenizer has {tokenizer.size} tokens"
-            )
-    model.load_state_dict(source)
-    return Converted(model.eval(), tuple(left_over))
-
-
-def _rename(name: str) -> str:
-    for pattern, replacement in NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return Converted(model.eval(), place(tensors, NAMES, model))
 
 
 def _config(

@@ -34,7 +34,8 @@ class Encoder(Protocol[S]):
     """B streams, T input frames of 10 ms, U = T / subsampling output frames, D = dim.
 
     A stream's first step brings `lookahead` input frames and a whole number of chunks; later steps bring whole
-    chunks. Fewer (in `x_lens`) mean that the stream ends there. `forward` is `step` from `init_state`.
+    chunks. Fewer (in `x_lens`) mean that the stream ends there. `forward` is `step` from `init_state`. An encoder
+    whose first frame needs only the first of its input frames has a `lookahead` below zero: its first step is shorter.
     """
 
     dim: int

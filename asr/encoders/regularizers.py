@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asr.native.channels import moments, push
+
 __all__ = [
     "Balancer",
     "Schedule",
@@ -119,7 +121,7 @@ class _Balance(torch.autograd.Function):
         (x,), (gradient,) = ctx.saved_tensors, gradients
         (mean_low, mean_high), (rms_low, rms_high), scale = ctx.limits
         x = x.detach().reshape(-1, x.shape[-1])
-        mean, square = x.mean(0).double(), x.square().mean(0).double()
+        mean, square = moments(x)
         square = square.clamp(min=1e-20)
         # A channel that says nearly the same everywhere has no direction to speak of, but must not overflow.
         variance = torch.maximum(square - mean.square(), 1e-6 * square)
@@ -132,8 +134,7 @@ class _Balance(torch.autograd.Function):
         norm = ((offset + slope * mean).square() + slope.square() * variance).sqrt()
         factor = torch.where(norm > 0, scale / norm.clamp(min=1e-300), 0.0)
         offset, slope = (factor * offset).to(x.dtype), (factor * slope).to(x.dtype)
-        push = torch.addcmul(offset, x, slope).view_as(gradient)
-        return torch.addcmul(gradient, gradient.abs(), push), None, None, None
+        return push(x, gradient.reshape(x.shape), offset, slope).view_as(gradient), None, None, None
 
 
 class Whiten(Scheduled):
@@ -160,12 +161,15 @@ class Whiten(Scheduled):
         return whitened
 
 
-def _whitening_measure(x: Tensor, groups: int) -> Tensor:
-    x = x.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
-    x = x - x.mean(1, keepdim=True)
+def _whitening(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(G, N, C), each channel's mean 0 -> the measure, and (G, C, C) by which x becomes the measure's gradient."""
     covariance = x.transpose(1, 2) @ x
-    diagonal = covariance.diagonal(dim1=1, dim2=2).mean()
-    return covariance.square().sum() / (groups * covariance.shape[-1]) / (diagonal.square() + 1e-20)
+    diagonal, size = covariance.diagonal(dim1=1, dim2=2).mean(), covariance[..., 0].numel()
+    scale = diagonal.square() + 1e-20
+    measure = covariance.square().sum() / size / scale
+    slope = covariance.clone()
+    slope.diagonal(dim1=1, dim2=2).sub_(measure * diagonal)
+    return measure, slope * (4 / size / scale)
 
 
 class _Whiten(torch.autograd.Function):
@@ -178,16 +182,19 @@ class _Whiten(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (x,), (gradient,), module = ctx.saved_tensors, gradients, ctx.module
-        with torch.enable_grad():
-            x = x.detach().float().requires_grad_()
-            measure = _whitening_measure(x, module.groups)
-            if measure.item() <= module.now(module.limit):
-                module.probability = module.rare
-                return gradient, None
-            module.probability = module.often
-            (penalty,) = torch.autograd.grad(measure, x)
-        share = module.scale * gradient.float().norm() / (penalty.norm() + 1e-20)
-        return gradient + (penalty * share).to(gradient.dtype), None
+        # (G, N, C) of one group's channels each; all in float32
+        x, g = (part.detach().float().reshape(-1, module.groups, x.shape[-1] // module.groups).transpose(0, 1)
+                for part in (x, gradient))  # fmt: skip
+        x = x - x.mean(1, keepdim=True)
+        measure, slope = _whitening(x)
+        if measure.item() <= module.now(module.limit):
+            module.probability = module.rare
+            return gradient, None
+        module.probability = module.often
+        penalty = x @ slope
+        share = module.scale * g.norm() / (penalty.norm() + 1e-20)
+        g = torch.addcmul(g, penalty, share)
+        return g.transpose(0, 1).reshape(gradient.shape).to(gradient.dtype), None
 
 
 class _ScaleGradient(torch.autograd.Function):

@@ -7,7 +7,7 @@ the paper in its convolutions, which see a little of the past and the whole chun
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,11 @@ from asr.encoders.zipformer_modules import (
     blur_weights,
     skip_sequences,
 )
+from asr.encoders.zipformer_packed import CACHES, PackedBlock
 from asr.errors import ConfigError
+from asr.native.attention import Seen
+from asr.native.library import plain
+from asr.native.linear import multiplies_bytes
 
 __all__ = ["Zipformer", "ZipformerConfig", "ZipformerState"]
 
@@ -97,7 +101,7 @@ class ZipformerConfig:
 
 @dataclass(frozen=True)
 class LayerState:
-    """keys, nonlinear, values1, values2: (B, L, ...) what attention still sees; past1, past2: (B, D, kernel // 2)."""
+    """keys, nonlinear, values1, values2: (B, L, ...) what attention still sees; past1, past2: (B, kernel // 2, D)."""
 
     keys: Tensor
     nonlinear: Tensor
@@ -160,6 +164,16 @@ class ZipformerBlock(Scheduled):
         self.balancer_in = Balancer(positive=(0.45, 0.55), absolute=(0.2, 4.0))
         self.balancer_out = Balancer(positive=(0.45, 0.55), absolute=(0.1, 4.0))
         self.whiten = Whiten(Schedule((0.0, 12.0), (20000.0, 4.0)))
+        self.packed: PackedBlock | None = None
+
+    def pack(self, *, int8: bool = False) -> None:
+        """Make inference fast, if there is a kernel. The weights must not change before the next `train`."""
+        self.packed = PackedBlock(self, int8=int8) if PackedBlock.fits(self) else None
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self.packed = None
+        return super().train(mode)
 
     def init_state(self, batch: int, left: int) -> LayerState:
         zeros = self.norm.bias.new_zeros
@@ -168,18 +182,21 @@ class ZipformerBlock(Scheduled):
             zeros(batch, left, self.nonlinear_attention.hidden),
             zeros(batch, left, self.attention1.value_dim),
             zeros(batch, left, self.attention2.value_dim),
-            zeros(batch, self.convolution1.dim, self.convolution1.history),
-            zeros(batch, self.convolution2.dim, self.convolution2.history),
+            zeros(batch, self.convolution1.history, self.convolution1.dim),
+            zeros(batch, self.convolution2.history, self.convolution2.dim),
         )
 
     def forward(self, x: Tensor, context: Context, state: LayerState) -> tuple[Tensor, LayerState]:
+        if self.packed is not None and plain(x) and not torch.is_grad_enabled():
+            x, caches = self.packed(x, context, [getattr(state, name) for name in CACHES])
+            return x, LayerState(*caches)
         skip_attention = self.now(self.attention_skip_rate) if self.training else 0.0
         skip_feed_forward = self.now(self.feed_forward_skip_rate) if self.training else 0.0
         x_in = x
-        weights, keys = self.weights(x, context, state.keys)
+        weights, first, keys = self.weights(x, context, state.keys)
         x = x + self.feed_forward1(x)
-        head = blur_weights(weights[:, :, :1], self.now(self.blur_rate) if self.training else 0.0)
-        y, nonlinear = self.nonlinear_attention(x, head, context, state.nonlinear)
+        first = blur_weights(first, self.now(self.blur_rate) if self.training else 0.0)
+        y, nonlinear = self.nonlinear_attention(x, first, context, state.nonlinear)
         x = x + skip_sequences(self.balancer_nonlinear(y), skip_attention)
         y, values1 = self.attention1(x, weights, context, state.values1)
         x = x + skip_sequences(y, skip_attention)
@@ -271,6 +288,14 @@ class Zipformer(nn.Module):
         """How many batches training has seen: the schedules of dropout, Balancer and Whiten follow it."""
         set_batch_count(self, batch_count)
 
+    def pack(self, *, int8: bool = False) -> None:
+        """Make inference fast: see ZipformerBlock.pack. Raises ConfigError where `int8` cannot be had."""
+        if int8 and not (multiplies_bytes() and self.config.causal):
+            raise ConfigError("int8 needs the C library, a processor with AVX-512 VNNI and a streaming model")
+        for stack in self._stacks():
+            for block in stack.blocks:
+                block.pack(int8=int8)
+
     def init_state(self, batch: int, chunk: Chunk = FULL_CONTEXT) -> ZipformerState:
         zero = torch.zeros(batch, dtype=torch.int64, device=self.downsample.bias.device)
         stacks = tuple(
@@ -332,21 +357,11 @@ class Zipformer(nn.Module):
         self, x: Tensor, lens: Tensor, position: Tensor, size: int, left: int, factor: int
     ) -> Context:
         size, left = size // factor, left // factor
-        end = ((lens + factor - 1) // factor)[:, None]
+        end = (lens + factor - 1) // factor
+        begin = -(position // factor).clamp(max=left)
         frames = torch.arange(x.shape[1] // factor, device=x.device)
-        key = frames[::size, None] + torch.arange(
-            -left, size, device=x.device
-        )  # (n, L + c) from this step's start
-        begin = -(position // factor)
-        hidden = (key >= end[:, :, None]) | (key < begin[:, None, None])
-        stale = torch.arange(-left, 0, device=x.device) < begin[:, None]
         return Context(
-            chunk=size,
-            left=left,
-            hidden=hidden[:, :, None, None],
-            padding=(frames >= end)[..., None],
-            stale=stale[..., None] if left and bool(stale.any()) else None,
-            positions=self.positions(left, size, x),
+            Seen(size, left, begin, end), (frames >= end[:, None])[..., None], self.positions(left, size, x)
         )
 
     def _feature_masks(self, x: Tensor) -> list[Tensor]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from asr.encoders.regularizers import Balancer, Schedule, Scheduled, Whiten, limit_gradient
 from asr.native import chunk_causal_convolution, depthwise_convolution, swoosh_l, swoosh_r
+from asr.native.attention import Seen, attention_values, attention_weights
 
 __all__ = [
     "Attention",
@@ -27,8 +28,6 @@ __all__ = [
     "RelativePositions",
     "scaled_linear",
 ]
-
-MASKED = -1000.0  # finite, so that a frame with nothing to see yields a number
 
 
 def scaled_linear(inputs: int, outputs: int, *, scale: float, bias: bool = True) -> nn.Linear:
@@ -45,29 +44,18 @@ def scaled_linear(inputs: int, outputs: int, *, scale: float, bias: bool = True)
 class Context:
     """What the frames of one step may see, at the rate of one stack.
 
-    hidden: (B, n, 1, 1, L + c), the keys of a chunk that do not exist; padding: (B, U, 1), the frames after the end;
-    stale: (B, L, 1), the cached frames from before the stream, or None where no stream has any;
-    positions: (L + 2 c, P), encodings of key - query from -(L + c) to c - 1.
+    padding: (B, U, 1), the frames after the end; positions: (L + 2 c, P), encodings of key - query from -(L + c) to
+    c - 1.
     """
 
-    chunk: int
-    left: int
-    hidden: Tensor
+    seen: Seen
     padding: Tensor
-    stale: Tensor | None
     positions: Tensor
 
-    def remember(self, cache: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, L, D), (B, U, D) -> what each chunk sees (B, n, L + c, D), and the next cache."""
-        if self.stale is not None:
-            cache = cache.masked_fill(self.stale, 0.0)
-        x = torch.cat([cache, x], 1) if self.left else x
-        windows = x.unfold(1, self.left + self.chunk, self.chunk).transpose(2, 3)
-        return windows, x[:, x.shape[1] - self.left :]
-
-    def split(self, x: Tensor) -> Tensor:
-        """(B, U, D) -> (B, n, c, D)."""
-        return x.unflatten(1, (-1, self.chunk))
+    def remember(self, cache: Tensor, x: Tensor) -> Tensor:
+        """(B, L, D), (B, U, D) -> the next cache."""
+        left = self.seen.left
+        return x[:, x.shape[1] - left :] if x.shape[1] >= left else torch.cat([cache[:, x.shape[1] :], x], 1)
 
 
 class RelativePositions(nn.Module):
@@ -153,28 +141,21 @@ class AttentionWeights(Scheduled):
         self.whiten = Whiten(Schedule((0.0, 6.0), (20000.0, 3.0)), groups=heads, scale=0.025)
         self.key_dim = self.sizes[1]
 
-    def forward(self, x: Tensor, context: Context, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, U, D) -> weights (B, n, H, c, L + c), the next key cache."""
-        query, key, position = self.project(x).split(self.sizes, -1)
-        key, keys = context.remember(keys, self.whiten(self.balancer(key)))
-        query = context.split(query).unflatten(3, (self.heads, -1)).transpose(2, 3)
-        scores = query @ key.unflatten(3, (self.heads, -1)).permute(0, 1, 3, 4, 2)
-        scores = scores + self._position_scores(context, position)
-        return scores.masked_fill(context.hidden, MASKED).softmax(-1), keys
-
-    def _position_scores(self, context: Context, position: Tensor) -> Tensor:
-        """(B, U, H P') -> (B, n, H, c, L + c): what a query thinks of each distance."""
-        distances = context.positions
+    def forward(self, x: Tensor, context: Context, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, U, D) -> weights (B, n, H, c, L + c), those of the first head (B, n, 1, c, L + c), the next key cache."""
+        x = self.project(x)
+        query, key, place = x.split(self.sizes, -1)
         if self.training:
-            distances = F.dropout(distances, 0.15)
-        distances = self.project_positions(distances).unflatten(1, (self.heads, -1)).permute(1, 2, 0)
-        batch, frames, _ = position.shape
-        position = position.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3).flatten(1, 2)
-        scores = (position @ distances).unflatten(1, (batch, frames // context.chunk, context.chunk))
-        # Row q holds all distances; the keys that q sees begin c - q later. One reading shifts all rows.
-        width = scores.shape[-1]
-        shifted = scores.flatten(-2)[..., context.chunk :].unflatten(-1, (context.chunk, width - 1))
-        return shifted[..., : context.left + context.chunk].permute(1, 2, 0, 3, 4)
+            x = torch.cat([query, self.whiten(self.balancer(key)), place], -1)
+        table = self.project_positions(self._distances(context)).t()
+        weights, first = attention_weights(
+            x, keys, table, context.seen, heads=self.heads,
+            size=self.sizes[1] // self.heads, position=self.sizes[2] // self.heads,
+        )  # fmt: skip
+        return weights, first, context.remember(keys, key)
+
+    def _distances(self, context: Context) -> Tensor:
+        return F.dropout(context.positions, 0.15) if self.training else context.positions
 
 
 class Attention(nn.Module):
@@ -188,9 +169,9 @@ class Attention(nn.Module):
         self.whiten = Whiten(Schedule((0.0, 15.0), (20000.0, 7.5)))
 
     def forward(self, x: Tensor, weights: Tensor, context: Context, values: Tensor) -> tuple[Tensor, Tensor]:
-        value, values = context.remember(values, self.project_in(x))
-        y = weights @ value.unflatten(3, (self.heads, -1)).transpose(2, 3)
-        return self.whiten(self.project_out(y.transpose(2, 3).flatten(3).flatten(1, 2))), values
+        value = self.project_in(x)
+        y = attention_values(value, values, weights, context.seen)
+        return self.whiten(self.project_out(y)), context.remember(values, value)
 
 
 class NonlinearAttention(Scheduled):
@@ -211,9 +192,8 @@ class NonlinearAttention(Scheduled):
     def forward(self, x: Tensor, weights: Tensor, context: Context, values: Tensor) -> tuple[Tensor, Tensor]:
         gate_in, value, gate_out = self.project_in(x).chunk(3, -1)
         value = self.whiten_in(value) * self.balancer(gate_in).tanh()
-        value, values = context.remember(values, value)
-        y = (weights[:, :, 0] @ value).flatten(1, 2) * gate_out
-        return self.whiten_out(self.project_out(y)), values
+        y = attention_values(value, values, weights, context.seen) * gate_out
+        return self.whiten_out(self.project_out(y)), context.remember(values, value)
 
 
 class FeedForward(Scheduled):
@@ -266,16 +246,17 @@ class Convolution(Scheduled):
         return self.kernel // 2 if self.causal else 0
 
     def forward(self, x: Tensor, context: Context, past: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, U, D), (B, D, kernel // 2) -> (B, U, D), the next past."""
+        """(B, U, D), (B, kernel // 2, D) -> (B, U, D), the next past."""
         x, gate = self.project_in(x).chunk(2, -1)
         x = x * self.balancer_in(gate).sigmoid()
         x = x.masked_fill(context.padding, 0.0)
-        (weight, bias), chunk = self.chunkwise.parameters(), context.chunk
+        (weight, bias), chunk = self.chunkwise.parameters(), context.seen.chunk
         if self.causal:
             (past_weight, past_bias), edges = self.past.parameters(), self._edges(chunk)
-            y = chunk_causal_convolution(x, past, past_weight, past_bias, weight, bias, edges, chunk=chunk)
-            last = x[:, max(0, x.shape[1] - self.history) :].transpose(1, 2)
-            past = torch.cat([past, last], 2)[:, :, last.shape[2] :]
+            turned = past.transpose(1, 2)
+            y = chunk_causal_convolution(x, turned, past_weight, past_bias, weight, bias, edges, chunk=chunk)
+            last = x[:, max(0, x.shape[1] - self.history) :]
+            past = torch.cat([past, last], 1)[:, last.shape[1] :]
         else:
             y = depthwise_convolution(x, weight, bias, chunk=chunk)
         y = swoosh_r(self.balancer_out(y))

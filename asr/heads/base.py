@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-__all__ = ["BLANK", "Emission", "Head"]
+from asr.search.beam import Hypothesis
+from asr.search.emission import BLANK, Emission
+from asr.search.plan import Plan
 
-BLANK = 0  # the token that stands for "nothing yet", in every head
+__all__ = ["BLANK", "Emission", "Head"]
 
 S = TypeVar("S")
 
 
-class Emission(NamedTuple):
-    """A token, the output frame of its stream on which it was emitted, and its natural log-probability there."""
-
-    token: int
-    frame: int
-    log_probability: float
-
-
 class Head(Protocol[S]):
-    """B streams, U frames, D encoder dim, S tokens of the longest transcript."""
+    """B streams, U frames, D encoder dim, S tokens of the longest transcript.
+
+    A state belongs to the plan with which it was begun, which may hold other streams from one step to the next; no plan
+    is greedy search.
+    """
 
     def loss(self, y: Tensor, y_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
         """(B, U, D), (B,), (B, S), (B,) -> named losses (B,), summed over an utterance; to be added up."""
         ...
 
-    def init_state(self, batch: int) -> S: ...
+    def init_state(self, batch: int, plan: Plan | None = None) -> S: ...
 
-    def step(self, y: Tensor, y_lens: Tensor, state: S) -> tuple[list[list[Emission]], S]:
-        """(B, U, D), (B,) -> for each stream its new tokens only, and the next state."""
+    def step(
+        self, y: Tensor, y_lens: Tensor, state: S, plan: Plan | None = None
+    ) -> tuple[list[list[Emission]], S]:
+        """(B, U, D), (B,) -> for each stream its new tokens only, which stay as they are, and the next state."""
+        ...
+
+    def tail(self, state: S) -> list[list[Emission]]:
+        """What each stream's best hypothesis has said since: it may still change. Greedy search has none."""
+        ...
+
+    def finish(self, state: S, plan: Plan | None = None) -> list[list[Hypothesis]]:
+        """What the tokens of each stream end with: its hypotheses, best first."""
         ...

@@ -9,7 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.heads.base import BLANK, Emission
+from asr.search import beam as beams
+from asr.search.beam import Beam, Hypothesis
 from asr.search.greedy import ctc_greedy
+from asr.search.plan import Plan
+from asr.search.prefix import ctc_beam
 
 __all__ = ["CTC", "CTCConfig", "CTCState"]
 
@@ -21,10 +25,11 @@ class CTCConfig:
 
 @dataclass(frozen=True)
 class CTCState:
-    """previous: (B,) the best token of the last frame; frame: (B,) frames so far."""
+    """Of greedy search. previous: (B,) the best token of the last frame; frame: (B,) frames so far; phrases: (B,)."""
 
     previous: Tensor
     frame: Tensor
+    phrases: Tensor
 
 
 class CTC(nn.Module):
@@ -45,10 +50,40 @@ class CTC(nn.Module):
         x = self.log_probabilities(y).transpose(0, 1)
         return {"ctc": F.ctc_loss(x, tokens, y_lens, token_lens, blank=BLANK, reduction="none")}
 
-    def init_state(self, batch: int) -> CTCState:
-        zero = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)
-        return CTCState(zero, zero)
+    def init_state(self, batch: int, plan: Plan | None = None) -> CTCState | Beam:
+        if plan is not None and plan.fusion is not None:
+            if not plan.greedy:
+                return beams.start(batch, plan.beam, 2, plan.lag, plan.fusion.init(batch, plan.beam))
+            phrases = plan.fusion.init(batch, 1).phrases[:, 0]
+        else:
+            phrases = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)
+        zero = torch.zeros_like(phrases)
+        return CTCState(zero, zero, phrases)
 
-    def step(self, y: Tensor, y_lens: Tensor, state: CTCState) -> tuple[list[list[Emission]], CTCState]:
-        emissions, last = ctc_greedy(self.log_probabilities(y), y_lens, state.previous, state.frame)
-        return emissions, CTCState(last, state.frame + y_lens)
+    def step(
+        self, y: Tensor, y_lens: Tensor, state: CTCState | Beam, plan: Plan | None = None
+    ) -> tuple[list[list[Emission]], CTCState | Beam]:
+        x = self.log_probabilities(y)
+        if plan is not None and plan.penalty is not None:
+            x = plan.penalise(x)
+        if isinstance(state, Beam):
+            assert plan is not None
+            return ctc_beam(x, y_lens, state, plan)
+        emissions, last, phrases = ctc_greedy(
+            x,
+            y_lens,
+            state.previous,
+            state.frame,
+            fusion=plan.fusion if plan else None,
+            phrases=state.phrases,
+        )
+        return emissions, CTCState(last, state.frame + y_lens, phrases)
+
+    def tail(self, state: CTCState | Beam) -> list[list[Emission]]:
+        return beams.best(state) if isinstance(state, Beam) else [[] for _ in state.frame]
+
+    def finish(self, state: CTCState | Beam, plan: Plan | None = None) -> list[list[Hypothesis]]:
+        if isinstance(state, Beam):
+            assert plan is not None and plan.fusion is not None
+            return beams.rank(state, plan.fusion.finish(state.fused))
+        return beams.empty(len(state.frame))

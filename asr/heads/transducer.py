@@ -12,9 +12,13 @@ from asr.encoders.regularizers import Balancer, Schedule, Scheduled, set_batch_c
 from asr.encoders.zipformer_modules import scaled_linear
 from asr.heads.base import BLANK, Emission
 from asr.losses.transducer import joiner_pruned_loss, pruning_ranges, simple_loss
+from asr.search import beam as beams
+from asr.search.beam import Beam, Hypothesis
 from asr.search.greedy import transducer_greedy
+from asr.search.modified import transducer_beam
+from asr.search.plan import Plan
 
-__all__ = ["Transducer", "TransducerConfig", "TransducerState"]
+__all__ = ["Transducer", "TransducerBeam", "TransducerConfig", "TransducerState"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +41,19 @@ class TransducerConfig:
 
 @dataclass(frozen=True)
 class TransducerState:
-    """context: (B, C) the last tokens; frame: (B,) frames so far."""
+    """Of greedy search. context: (B, C) the last tokens; frame: (B,) frames so far; phrases: (B,)."""
 
     context: Tensor
     frame: Tensor
+    phrases: Tensor
+
+
+@dataclass(frozen=True)
+class TransducerBeam:
+    """context: (B, K, C) the last tokens of each hypothesis."""
+
+    beam: Beam
+    context: Tensor
 
 
 class StatelessPredictor(nn.Module):
@@ -106,16 +119,43 @@ class Transducer(Scheduled):
         logits: Tensor = self.output(torch.tanh(encoder + predictor))
         return logits
 
-    def init_state(self, batch: int) -> TransducerState:
+    def init_state(self, batch: int, plan: Plan | None = None) -> TransducerState | TransducerBeam:
         device = self.output.weight.device
         blanks = torch.full((batch, self.config.context), BLANK, dtype=torch.int64, device=device)
-        return TransducerState(blanks, torch.zeros(batch, dtype=torch.int64, device=device))
+        zero = torch.zeros(batch, dtype=torch.int64, device=device)
+        if plan is None or plan.fusion is None:
+            return TransducerState(blanks, zero, zero)
+        if plan.greedy:
+            return TransducerState(blanks, zero, plan.fusion.init(batch, 1).phrases[:, 0])
+        fused = plan.fusion.init(batch, plan.beam)
+        return TransducerBeam(
+            beams.start(batch, plan.beam, 1, plan.lag, fused), blanks[:, None].repeat(1, plan.beam, 1)
+        )
 
     def step(
-        self, y: Tensor, y_lens: Tensor, state: TransducerState
-    ) -> tuple[list[list[Emission]], TransducerState]:
-        emissions, context = transducer_greedy(
-            self.encoder_projection(y), y_lens, state.context, state.frame,
-            predict=self.predict, join=self.join, max_symbols=self.config.max_symbols,
+        self, y: Tensor, y_lens: Tensor, state: TransducerState | TransducerBeam, plan: Plan | None = None
+    ) -> tuple[list[list[Emission]], TransducerState | TransducerBeam]:
+        x = self.encoder_projection(y)
+        if isinstance(state, TransducerBeam):
+            assert plan is not None
+            found, beam, context = transducer_beam(
+                x, y_lens, state.beam, state.context, plan, predict=self.predict, join=self.join
+            )
+            return found, TransducerBeam(beam, context)
+        emissions, context, phrases = transducer_greedy(
+            x, y_lens, state.context, state.frame, predict=self.predict,
+            join=self.join if plan is None else plan.penalised(self.join), max_symbols=self.config.max_symbols,
+            fusion=plan.fusion if plan else None, phrases=state.phrases,
         )  # fmt: skip
-        return emissions, TransducerState(context, state.frame + y_lens)
+        return emissions, TransducerState(context, state.frame + y_lens, phrases)
+
+    def tail(self, state: TransducerState | TransducerBeam) -> list[list[Emission]]:
+        return beams.best(state.beam) if isinstance(state, TransducerBeam) else [[] for _ in state.frame]
+
+    def finish(
+        self, state: TransducerState | TransducerBeam, plan: Plan | None = None
+    ) -> list[list[Hypothesis]]:
+        if isinstance(state, TransducerBeam):
+            assert plan is not None and plan.fusion is not None
+            return beams.rank(state.beam, plan.fusion.finish(state.beam.fused))
+        return beams.empty(len(state.frame))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from asr.native.depthwise import chunk_causal_convolution, depthwise_7x7, depthwise_convolution
+from asr.native.depthwise import (
+    chunk_causal_convolution,
+    depthwise_7x7,
+    depthwise_convolution,
+    stream_convolution,
+)
 from asr.native.library import available, reason
 from asr.native.swoosh import swoosh, swoosh_l, swoosh_r
 
@@ -12,6 +17,7 @@ __all__ = [
     "depthwise_7x7",
     "depthwise_convolution",
     "reason",
+    "stream_convolution",
     "swoosh",
     "swoosh_l",
     "swoosh_r",

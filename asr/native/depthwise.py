@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from asr.native.library import address, available, library, plain
 
-__all__ = ["chunk_causal_convolution", "depthwise_7x7", "depthwise_convolution"]
+__all__ = ["chunk_causal_convolution", "depthwise_7x7", "depthwise_convolution", "stream_convolution"]
 
 _TILE, _WINDOW, _TAPS = 8, 1024, 128  # the C kernel's limits
 
@@ -112,6 +112,25 @@ def depthwise_convolution(
     return y.transpose(1, 2).reshape(x.shape)
 
 
+def stream_convolution(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(B, U, D) -> (B, U, D): each frame sees itself, the P frames before it and the K - 1 - P after it, zeros behind
+    the last; with K = P + 1 it is causal.
+
+    past: (B, D, P), the frames before x, which get no gradient; weight: (D, 1, K); bias: (D,). Raises ValueError where
+    the shapes do not fit each other.
+    """
+    batch, _, dim = x.shape
+    (_, _, reach), kernel = past.shape, weight.shape[-1]
+    _expect("past", past, batch, dim, reach)
+    _expect("past_weight", weight, dim, 1, max(kernel, reach + 1))
+    _expect("past_bias", bias, dim)
+    past = past.detach()
+    if available() and plain(x, past, weight, bias) and _fits(kernel, 1, 1):
+        return _over_time(x, past.transpose(1, 2), weight, bias, None, x.shape[1], reach)
+    seen = F.pad(torch.cat([past, x.transpose(1, 2)], 2), (0, kernel - 1 - reach))
+    return F.conv1d(seen, weight, bias, groups=len(weight)).transpose(1, 2)
+
+
 def chunk_causal_convolution(
     x: Tensor,
     past: Tensor,
@@ -123,21 +142,14 @@ def chunk_causal_convolution(
     *,
     chunk: int,
 ) -> Tensor:
-    """(B, U, D) -> (B, U, D): a causal convolution plus `depthwise_convolution`.
+    """(B, U, D) -> (B, U, D): `stream_convolution` plus `depthwise_convolution`.
 
-    past: (B, D, P), the frames before x, which get no gradient; past_weight: (D, 1, P + 1); chunk_weight:
-    (D, 1, K); both biases: (D,); edge_scale: (D, chunk); U is a multiple of `chunk`. Raises ValueError as it does.
+    past: (B, D, P); past_weight: (D, 1, P + 1); chunk_weight: (D, 1, K); both biases: (D,); edge_scale: (D, chunk);
+    U is a multiple of `chunk`. Raises ValueError as they do.
     """
-    batch, _, dim = x.shape
-    _expect("past", past, batch, dim, past.shape[-1])
-    _expect("past_weight", past_weight, dim, 1, past.shape[-1] + 1)
-    _expect("past_bias", past_bias, dim)
+    _expect("past_weight", past_weight, x.shape[2], 1, past.shape[-1] + 1)
     y = depthwise_convolution(x, chunk_weight, chunk_bias, chunk=chunk, edge_scale=edge_scale)
-    past, reach = past.detach(), past.shape[2]
-    if available() and plain(x, past, past_weight, past_bias) and _fits(reach + 1, 1, 1):
-        return y + _over_time(x, past.transpose(1, 2), past_weight, past_bias, None, x.shape[1], reach)
-    seen = torch.cat([past, x.transpose(1, 2)], 2)
-    return y + F.conv1d(seen, past_weight, past_bias, groups=len(past_weight)).transpose(1, 2)
+    return y + stream_convolution(x, past, past_weight, past_bias)
 
 
 def depthwise_7x7(x: Tensor, left: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -29,6 +29,18 @@ _ARGUMENTS: dict[str, list[type]] = {
     "rill_logits_gradient": [*[c_void_p] * 7, c_int64, c_int64, c_int],
     "rill_joiner_hidden": [*[c_void_p] * 5, c_int64, c_int64, c_int],
     "rill_joiner_hidden_gradient": [*[c_void_p] * 6, c_int64, c_int64, c_int],
+    "rill_attention_scratch": [*[c_int64] * 4],
+    "rill_attention_weights": [*[c_void_p] * 8, *[c_int64] * 8, c_int],
+    "rill_attention_weights_gradient": [*[c_void_p] * 11, *[c_int64] * 8, c_int],
+    "rill_attention_values": [*[c_void_p] * 7, *[c_int64] * 6, c_int],
+    "rill_attention_values_gradient": [*[c_void_p] * 9, *[c_int64] * 6, c_int],
+    "rill_moments": [*[c_void_p] * 3, *[c_int64] * 2, c_int],
+    "rill_push": [*[c_void_p] * 5, *[c_int64] * 2, c_int],
+    "rill_linear": [*[c_void_p] * 3, c_int64, c_int, c_void_p, c_int],
+    "rill_linear_scratch": [c_int64, c_int64],
+    "rill_multiplies_bytes": [],
+    "rill_zipformer_block": [c_void_p, c_void_p],
+    "rill_zipformer_block_work": [c_void_p, c_void_p],
     "rill_depthwise": [*[c_void_p] * 6, *[c_int64] * 9, c_int],
     "rill_depthwise_gradient": [*[c_void_p] * 10, *[c_int64] * 9, c_int],
 }
@@ -45,6 +57,8 @@ def opened() -> tuple[ctypes.CDLL | None, str]:
         kernels = ctypes.CDLL(str(found[0]))
         for name, arguments in _ARGUMENTS.items():
             getattr(kernels, name).argtypes = arguments
+        for name in ("rill_attention_scratch", "rill_linear_scratch", "rill_zipformer_block_work"):
+            getattr(kernels, name).restype = c_int64
     except (OSError, AttributeError) as error:
         return None, f"{found[0].name} cannot be used ({error}); `python -m asr.native.build` builds it anew"
     return kernels, ""

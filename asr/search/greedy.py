@@ -1,4 +1,8 @@
-"""The most probable token at each step: batched over streams, and the same for any split of the frames."""
+"""The most probable token at each step: batched over streams, and the same for any split of the frames.
+
+Phrases choose between tokens where one is emitted anyway: with a single hypothesis, a boost that could turn blanks into
+tokens could never be taken back.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,59 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from asr.heads.base import BLANK, Emission
+from asr.search.emission import BLANK, Emission
+from asr.search.fusion import Fusion
 
 __all__ = ["ctc_greedy", "transducer_greedy"]
 
 
 def ctc_greedy(
-    log_probabilities: Tensor, lens: Tensor, previous: Tensor, frame: Tensor
-) -> tuple[list[list[Emission]], Tensor]:
+    log_probabilities: Tensor,
+    lens: Tensor,
+    previous: Tensor,
+    frame: Tensor,
+    *,
+    fusion: Fusion | None = None,
+    phrases: Tensor | None = None,
+) -> tuple[list[list[Emission]], Tensor, Tensor]:
     """Best token of each frame, runs of one token merged, blanks dropped.
 
     log_probabilities: (B, U, V); lens: (B,); previous: (B,) the best token of the frame before; frame: (B,) the
-    number of the first frame. Returns the emissions and the best token of each stream's last frame.
+    number of the first frame; phrases: (B,) where the streams stand in `fusion`'s. Returns the emissions, the best
+    token of each stream's last frame, and where they stand then.
     """
+    phrases = torch.zeros_like(frame) if phrases is None else phrases
     score, best = log_probabilities.max(-1)
     before = torch.cat([previous[:, None], best], 1)
     real = torch.arange(best.shape[1], device=best.device) < lens[:, None]
     emits = real & (best != BLANK) & (best != before[:, :-1])
     last = before.gather(1, lens[:, None])[:, 0]
-    return _emissions(emits, best, score, frame), last
+    if fusion is not None:
+        best, score, phrases = _boosted(log_probabilities, emits, best, score, fusion, phrases)
+    return _emissions(emits, best, score, frame), last, phrases
+
+
+def _boosted(
+    log_probabilities: Tensor, emits: Tensor, token: Tensor, score: Tensor, fusion: Fusion, phrases: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each stream's emissions one after another, since each depends on those before."""
+    number = emits.cumsum(1)
+    streams = torch.arange(len(emits), device=emits.device)
+    for i in range(1, int(number[:, -1:].max()) + 1 if number.numel() else 1):
+        has, at = number[:, -1] >= i, (number >= i).to(torch.uint8).argmax(1)
+        row = log_probabilities[streams, at]
+        chosen, phrases = _choose(row, has, fusion, phrases)
+        token = token.scatter(1, at[:, None], torch.where(has, chosen, token[streams, at])[:, None])
+        score = score.scatter(1, at[:, None], row.gather(1, token[streams, at][:, None]))
+    return token, score, phrases
+
+
+def _choose(row: Tensor, emits: Tensor, fusion: Fusion, phrases: Tensor) -> tuple[Tensor, Tensor]:
+    """The best of the tokens (B, V) but blank, boost included, and the next states where the stream `emits`."""
+    gain, following = fusion.raise_tokens(phrases, row.shape[-1])
+    gain[:, BLANK] = -torch.inf
+    chosen = (row + gain).argmax(-1)
+    return chosen, torch.where(emits, following.gather(1, chosen[:, None])[:, 0], phrases)
 
 
 def _emissions(emits: Tensor, token: Tensor, score: Tensor, frame: Tensor) -> list[list[Emission]]:
@@ -47,15 +85,19 @@ def transducer_greedy(
     join: Callable[[Tensor, Tensor], Tensor],
     max_symbols: int,
     window: int = 8,
-) -> tuple[list[list[Emission]], Tensor]:
+    fusion: Fusion | None = None,
+    phrases: Tensor | None = None,
+) -> tuple[list[list[Emission]], Tensor, Tensor]:
     """Emit the best token and stay on the frame, or move on at blank or after `max_symbols` tokens.
 
     Streams go on independently (Bataev et al. 2024, label looping): each looks at `window` frames at once with its
     present context and jumps to the first that is not blank.
 
     encoder: (B, U, J) projected frames; context: (B, C) the last tokens; frame: (B,) the number of the first frame;
-    predict: (B, C) -> (B, J); join: (B, W, J), (B, 1, J) -> logits (B, W, V).
+    predict: (B, C) -> (B, J); join: (B, W, J), (B, 1, J) -> logits (B, W, V); fusion, phrases: as in `ctc_greedy`.
+    Returns the emissions, the last tokens, and where the streams stand in the phrases.
     """
+    phrases = torch.zeros_like(frame) if phrases is None else phrases
     batch, frames, width = encoder.shape
     out: list[list[Emission]] = [[] for _ in range(batch)]
     at, symbols = torch.zeros_like(lens), torch.zeros_like(lens)
@@ -70,6 +112,9 @@ def transducer_greedy(
         first = spoken.to(torch.uint8).argmax(1)
         emits = spoken.gather(1, first[:, None])[:, 0]
         token = best.gather(1, first[:, None])[:, 0]
+        if fusion is not None:
+            row = logits.gather(1, first[:, None, None].expand(-1, -1, logits.shape[-1]))[:, 0]
+            token, phrases = _choose(row, emits, fusion, phrases)
         streams = emits.nonzero()[:, 0]
         if len(streams):
             chosen = logits[streams, first[streams]].log_softmax(-1).gather(1, token[streams, None])[:, 0]
@@ -84,4 +129,4 @@ def transducer_greedy(
         full = symbols >= max_symbols
         at = torch.where(emits, at + first + full.long(), at + len(ahead))
         symbols = torch.where(full, 0, symbols)
-    return out, context
+    return out, context, phrases

@@ -36,7 +36,7 @@ class TrainConfig:
     clip: float | None = 2.0  # scaled_adam: times the median gradient norm; adamw: the norm itself
 
     spec_augment: SpecAugmentConfig | None = SpecAugmentConfig()
-    # Weights of the losses by head or by head and part ("transducer.simple"); unnamed heads weigh 1.
+    # Weights of the losses by head or by head and part ("transducer.simple"), or "depth"; unnamed ones weigh 1.
     loss_weights: dict[str, float] = field(default_factory=dict)
     # Modules' own schedules (dropout, Balancer) count batches; set, they count batches of so many seconds of speech.
     # icefall's schedules are tuned for 600.

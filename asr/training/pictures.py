@@ -11,7 +11,7 @@ from torch import Tensor
 
 from asr.audio import FRAMES_PER_SECOND
 
-__all__ = ["merge_weights", "spectrogram"]
+__all__ = ["gates", "merge_weights", "spectrogram"]
 
 
 def spectrogram(
@@ -48,6 +48,22 @@ def merge_weights(weights: Tensor) -> NDArray[np.uint8]:
     axes.bar(layers, mean[1], bottom=mean[0], label="cgMLP")
     axes.set(xlabel="layer", ylabel="weight", xticks=layers, ylim=(0, 1))
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return _drawn(figure)
+
+
+def gates(probabilities: Tensor, *, threshold: float, across: str = "utterance") -> NDArray[np.uint8]:
+    """Probabilities (n, N) that each of N blocks runs, for n utterances or chunks -> an image (height, width, 3).
+
+    A gate that stays shut, below `threshold`, is crossed out.
+    """
+    image = probabilities.float().T.cpu().numpy()
+    figure = _figure(min(20.0, 3.0 + 0.2 * image.shape[1]))
+    axes = figure.add_subplot()
+    shown = axes.imshow(image, origin="lower", aspect="auto", vmin=0, vmax=1, interpolation="none")
+    block, column = (image < threshold).nonzero()
+    axes.plot(column, block, "x", color="white", markersize=4)
+    axes.set(xlabel=across, ylabel="block")
+    figure.colorbar(shown, label="probability that it runs")
     return _drawn(figure)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from asr.audio import HOP, SAMPLE_RATE
 from asr.dataset import Batch, Loader
 from asr.encoders.base import FULL_CONTEXT, Chunk
+from asr.encoders.dynamic_depth import GatedEncoder
 from asr.errors import DataError
 from asr.training.adamw import AdamW
 from asr.training.average import RunningAverage
@@ -79,7 +80,10 @@ def stream(loader: Loader) -> Iterator[Item]:
 def losses(
     model: Model, batch: Batch, chunk: Chunk, *, augment: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses of each utterance, (B,) by "head" or "head.part", and the encoder's output lengths (B,)."""
+    """The losses of each utterance, (B,) by "head" or "head.part", and the encoder's output lengths (B,).
+
+    An encoder may add losses of its own: "depth", of one with gates.
+    """
     samples, lens = model.flushed(batch.samples, batch.sample_lens)
     with torch.autocast(samples.device.type, enabled=False), torch.no_grad():
         x = model.features(samples)
@@ -87,7 +91,10 @@ def losses(
     if augment is not None:
         x = augment(x, x_lens)
     y, y_lens = model.encoder(x, x_lens, chunk)
-    return head_losses(model, y, y_lens, batch), y_lens
+    found = head_losses(model, y, y_lens, batch)
+    if isinstance(model.encoder, GatedEncoder):
+        found |= model.encoder.auxiliary_losses()
+    return found, y_lens
 
 
 def head_losses(model: Model, y: Tensor, y_lens: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
+from asr.native.memory import keep_freed_memory
 from asr.training.callbacks import Clock
 from asr.training.checkpoints import RunFolder
 from asr.training.config import TrainConfig
@@ -27,6 +28,7 @@ log = logging.getLogger("asr.training")
 
 def make_trainer(config: TrainConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
     """Lightning for devices, processes, precision, accumulation; what happens around the batches is in `callbacks`."""
+    keep_freed_memory()
     return pl.Trainer(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=local_world_size(),

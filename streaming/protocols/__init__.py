@@ -1,18 +1,38 @@
 """Wire protocols: a message in -> actions, events -> messages out. No sockets: the server carries the actions
 out.
 
-One file a protocol. A protocol's class is made for one connection and is a `Dialect`.
+One file a protocol, which says what of it is spoken. A protocol's class is made for one connection and is a
+`Dialect`. All are served on one port, by path (`streaming.routes`):
+
+    path                            protocol      file             audio
+    /v1/stream                      native        native.py        any
+    /sherpa                         sherpa        sherpa.py        f32le, 16 kHz
+    /sherpa/python                  sherpa-python sherpa.py        f32le, 16 kHz
+    /vosk                           vosk          vosk.py          s16le, 8 kHz or as configured
+    /wenet                          wenet         wenet.py         s16le, 16 kHz
+    /funasr                         funasr        funasr.py        s16le, 16 kHz or as configured
+    /whisperlive                    whisperlive   whisperlive.py   f32le, s16le or u8, 16 kHz
+    /v1/listen                      deepgram      deepgram.py      any, by query
+    /v1/realtime                    openai        openai.py        s16le 24 kHz, G.711, in base64
+    POST /v1/audio/transcriptions   openai-rest   openai_rest.py   a file
+    /                               the one that `asr serve --root` names; sherpa by default
+
+The paths under /v1 are those of the services. The other protocols' own servers listen on `/`, and many of their
+clients take a host and a port only: for them `--root vosk` and the like.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+from asr.errors import ProtocolError
 from streaming.events import Event, Options
 
 __all__ = [
+    "ENDINGS",
     "Action",
     "Audio",
     "Close",
@@ -20,29 +40,37 @@ __all__ = [
     "Finish",
     "Limits",
     "Offer",
+    "QueryError",
     "Send",
     "Start",
     "close_reason",
+    "parse_object",
+    "shown",
+    "to_json",
 ]
 
 
 @dataclass(frozen=True)
 class Start:
-    """Open the session. Every option is resolved: `latency_ms` and `head` are set."""
+    """Open a session, when the one before has ended. Every option is resolved: `latency_ms` and `head` are set."""
 
     options: Options
 
 
 @dataclass(frozen=True)
 class Audio:
-    """Whole samples of the session's encoding."""
+    """In the session's encoding. A part of a sample, or what is no audio, comes back as the event `Failed`."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
 class Finish:
-    """No more audio follows."""
+    """No more audio follows in this session. The connection closes after its last event, unless `more` may
+    come: then another `Start` opens the next session.
+    """
+
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +102,8 @@ class Limits:
     """Sessions at a time; more are answered with HTTP 503 and `Retry-After`."""
     message_bytes: int = 1_048_576
     """One message. A larger one closes the connection with code 1009."""
+    upload_bytes: int = 26_214_400
+    """A file in one request. A larger one is answered with HTTP 413."""
     backlog_seconds: float = 8.0
     """Audio received and not yet recognised. Beyond it the server stops reading, and TCP slows the sender."""
     idle_seconds: float = 60.0
@@ -102,7 +132,12 @@ class Offer:
 
 
 class Dialect(Protocol):
-    """One connection's side of a wire protocol."""
+    """One connection's side of a wire protocol. Made from the server's offer and the query of the connection's
+    URL; `QueryError` is raised for a query that will not do.
+    """
+
+    wants_heard: bool = False
+    """Whether `send` is given `Heard` after each step."""
 
     def open(self) -> list[Action]:
         """What happens before the client's first message."""
@@ -115,12 +150,50 @@ class Dialect(Protocol):
         ...
 
     def send(self, events: Sequence[Event], *, lag: float = 0.0) -> list[str]:
-        """The messages for events of one step, in order; `lag` is their delay behind the audio in seconds."""
+        """The messages for events, in order; `lag` is their delay behind the audio in seconds."""
         ...
 
     def bye(self, kind: str, reason: str, *, lag: float = 0.0) -> list[str]:
         """The last messages before the server closes: why, in this protocol's own form if it has one."""
-        ...
+        return []
+
+
+class QueryError(ProtocolError):
+    """A connection that is not opened: answered with HTTP 400 and this JSON body, in the protocol's own form."""
+
+    def __init__(self, message: str, body: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.body = body
+
+
+ENDINGS = frozenset({"ended", "idle", "session_length", "shutdown"})
+"""The kinds of closing before which all of the client's audio was recognised."""
+
+
+def parse_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text message is, or `None`."""
+    try:
+        message = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def to_json(message: dict[str, Any]) -> str:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+
+
+def shown(value: Any) -> str:
+    """A client's value for a message to that client: short whatever was sent."""
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        text = "a deeply nested value"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def close_reason(text: str) -> str:

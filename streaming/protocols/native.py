@@ -4,6 +4,7 @@
     client  start     sample rate, encoding, latency ...; every field may be left out
     server  started   the options as resolved
     client  <binary>  audio; or end
+    server  phrases_refused                     if some of the phrases cannot be boosted
     server  partial, final                      as words come
     client  end
     server  final ..., bye, close frame         all audio that was sent is in the finals
@@ -18,22 +19,47 @@ into noise.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, fields
 from typing import Any, cast
 
 from asr.audio import RATES
-from asr.errors import ProtocolError
+from asr.errors import ConfigError, ProtocolError
+from asr.search.config import SearchConfig
 from asr.transcript import Word
 from streaming.endpoint import Rules
-from streaming.events import ENCODINGS, Encoding, Ended, Event, Failed, Final, Options, Partial
-from streaming.protocols import Action, Audio, Close, Finish, Offer, Send, Start, close_reason
+from streaming.events import (
+    ENCODINGS,
+    Encoding,
+    Ended,
+    Event,
+    Failed,
+    Final,
+    Options,
+    Partial,
+    PhrasesRefused,
+)
+from streaming.protocols import (
+    Action,
+    Audio,
+    Close,
+    Dialect,
+    Finish,
+    Offer,
+    Send,
+    Start,
+    close_reason,
+    parse_object,
+    shown,
+    to_json,
+)
 
 __all__ = ["PROTOCOL", "Native"]
 
 PROTOCOL = 1
 CHANNELS = (1, 8)
+SEARCH = ("kind", "beam", "blank_penalty", "phrase_boost")  # what a client may choose of `SearchConfig`
+PHRASES, PHRASE_LENGTH = 2000, 200
 
 _CLOSE_CODES = {"bad_json": 1007, "bad_audio": 1007, "audio_before_start": 1003, "engine": 1011}
 
@@ -44,10 +70,10 @@ class _RefusedError(ProtocolError):
         self.code = code
 
 
-class Native:
+class Native(Dialect):
     """One connection. See `streaming.protocols.Dialect`."""
 
-    def __init__(self, offer: Offer) -> None:
+    def __init__(self, offer: Offer, query: str = "") -> None:
         self._offer = offer
         self._options: Options | None = None
         self._finished = False
@@ -68,7 +94,7 @@ class Native:
             "default_head": offer.default_head,
             "limits": asdict(offer.limits),
         }
-        return [Send(_json(hello))]
+        return [Send(to_json(hello))]
 
     def receive(self, message: str | bytes) -> list[Action]:
         try:
@@ -76,19 +102,22 @@ class Native:
         except _RefusedError as error:
             error_message = {"type": "error", "code": error.code, "message": str(error)}
             close = Close(_CLOSE_CODES.get(error.code, 1008), close_reason(str(error)), error.code)
-            return [Send(_json(error_message)), close]
+            return [Send(to_json(error_message)), close]
 
     def send(self, events: Sequence[Event], *, lag: float = 0.0) -> list[str]:
-        messages = []
+        messages: list[dict[str, Any]] = []
         for event in events:
             match event:
                 case Ended():
                     self._duration = event.duration
                 case Failed():
                     messages.append({"type": "error", "code": event.code, "message": event.message})
+                case PhrasesRefused():
+                    refused = [phrase._asdict() for phrase in event.phrases]
+                    messages.append({"type": "phrases_refused", "phrases": refused})
                 case Partial() | Final():
                     messages.append(_text_message(event, lag))
-        return [_json(message) for message in messages]
+        return [to_json(message) for message in messages]
 
     def bye(self, kind: str, reason: str, *, lag: float = 0.0) -> list[str]:
         message = {
@@ -99,7 +128,7 @@ class Native:
             "lag_ms": round(1000 * lag),
             "limits": asdict(self._offer.limits),
         }
-        return [_json(message)]
+        return [to_json(message)]
 
     # ---- messages in
 
@@ -127,7 +156,7 @@ class Native:
                 if self._options is not None:
                     raise _RefusedError("already_started", "start came twice: one connection is one session")
                 self._options = _options(message, self._offer)
-                return [Start(self._options), Send(_json(_started(self._options)))]
+                return [Start(self._options), Send(to_json(_started(self._options)))]
             case "end":
                 if self._options is None:
                     raise _RefusedError(
@@ -139,7 +168,7 @@ class Native:
                 return [Finish()]
         raise _RefusedError(
             "unknown_type",
-            f"unknown message type {_shown(kind)}; {_nearest(kind, ('start', 'end'))}; "
+            f"unknown message type {shown(kind)}; {_nearest(kind, ('start', 'end'))}; "
             "audio goes in binary messages",
         )
 
@@ -152,7 +181,7 @@ class Native:
 
 
 def _options(message: dict[str, Any], offer: Offer) -> Options:
-    known = ("protocol", *(x.name for x in fields(Options)))
+    known = ("protocol", *(x.name for x in fields(Options)), "phrases")
     _known(message, known, "start")
     _field(
         message,
@@ -192,8 +221,30 @@ def _options(message: dict[str, Any], offer: Offer) -> Options:
         head=offer.default_head if head is None else head,
         partials=_field(message, "partials", True, _boolean, "true or false"),
         words=_field(message, "words", True, _boolean, "true or false"),
+        search=_search(message.get("search"), message.get("phrases")),
         endpointing=_rules(message.get("endpointing")),
     )
+
+
+def _search(value: Any, phrases: Any) -> SearchConfig:
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        raise _bad("search", value, 'an object such as {"kind": "beam", "beam": 4}')
+    _known(value, SEARCH, "search")
+    for name, one in value.items():
+        if one is not None and not (isinstance(one, str) if name == "kind" else _number(one)):
+            raise _bad(f"search.{name}", one, "text" if name == "kind" else "a number")
+    if not _integer(value.get("beam") or 0):
+        raise _bad("search.beam", value["beam"], "a whole number")
+    phrases = [] if phrases is None else phrases
+    short = isinstance(phrases, list) and len(phrases) <= PHRASES
+    if not short or not all(isinstance(x, str) and len(x) <= PHRASE_LENGTH for x in phrases):
+        raise _bad("phrases", phrases, f"a list of up to {PHRASES} texts of up to {PHRASE_LENGTH} characters")
+    given = {name: one for name, one in value.items() if one is not None}
+    try:
+        return SearchConfig(**given, phrases=tuple(phrases))
+    except ConfigError as error:
+        raise _RefusedError("bad_field", str(error)) from error
 
 
 def _rules(value: Any) -> Rules:
@@ -213,14 +264,16 @@ def _rules(value: Any) -> Rules:
 
 
 def _started(options: Options) -> dict[str, Any]:
-    return {"type": "started", "protocol": PROTOCOL} | asdict(options)
+    search = {name: getattr(options.search, name) for name in SEARCH}
+    rest = {"search": search, "phrases": options.search.phrases}
+    return {"type": "started", "protocol": PROTOCOL} | asdict(options) | rest
 
 
 def _known(message: dict[str, Any], known: Sequence[str], where: str) -> None:
     for name in message:
         if name not in known:
             raise _RefusedError(
-                "unknown_field", f"unknown field {_shown(name)} in {where}; {_nearest(name, known)}"
+                "unknown_field", f"unknown field {shown(name)} in {where}; {_nearest(name, known)}"
             )
 
 
@@ -237,7 +290,7 @@ def _field(
 
 
 def _bad(name: str, value: Any, expected: str) -> _RefusedError:
-    return _RefusedError("bad_field", f"{name} is {_shown(value)}; it must be {expected}")
+    return _RefusedError("bad_field", f"{name} is {shown(value)}; it must be {expected}")
 
 
 def _integer(value: Any) -> bool:
@@ -252,15 +305,6 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
-def _shown(value: Any) -> str:
-    """A client's value for a message to that client: short whatever was sent."""
-    try:
-        text = json.dumps(value)
-    except RecursionError:
-        text = "a deeply nested value"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _nearest(name: Any, known: Collection[str]) -> str:
     near = difflib.get_close_matches(str(name)[:60], known, n=1, cutoff=0.5)
     if near:
@@ -269,21 +313,14 @@ def _nearest(name: Any, known: Collection[str]) -> str:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    try:
-        message = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        message = None
-    if not isinstance(message, dict):
+    message = parse_object(text)
+    if message is None:
         raise _RefusedError(
             "bad_json",
             'a text message must be a JSON object such as {"type": "start"} or {"type": "end"}; '
             "audio goes in binary messages",
         )
     return message
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(name)
 
 
 # ---- messages out
@@ -312,8 +349,4 @@ def _word(word: Word) -> dict[str, Any]:
         "start": round(word.start, 3),
         "end": round(word.end, 3),
         "confidence": round(word.confidence, 4),
-    }
-
-
-def _json(message: dict[str, Any]) -> str:
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    } | ({"phrase": word.phrase} if word.phrase else {})

@@ -1,9 +1,13 @@
-"""sherpa-onnx's online websocket protocol, as its C++ server speaks it (`online-websocket-server-impl.cc`,
-`OnlineRecognizerResult::AsJsonString`). Routes: `/` and `/sherpa`.
+"""sherpa-onnx's online websocket protocol, of August 2026. Path `/sherpa`: as its C++ server speaks it
+(`online-websocket-server-impl.cc`, `OnlineRecognizerResult::AsJsonString`).
 
     client  <binary>  float32 little-endian samples in [-1, 1], 16 kHz, mono, from the first message on
-    server  {"text": "AFTER EARLY", "tokens": [" AFTER", ...], "timestamps": [0.64, ...], ..., "is_final":
-    false} client  Done      no more audio server  {..., "is_final": true, "is_eof": true} server  Done!
+    server  {"text": "AFTER EARLY", "tokens": [" AFTER", ...], "timestamps": [0.64, ...], ..., "is_final": false}
+    client  Done      no more audio
+    server  {..., "is_final": true, "is_eof": true}
+    server  Done!
+
+Path `/sherpa/python`: as `streaming_server.py` speaks it, `{"text": ..., "segment": ...}` and no `Done!`.
 
 `text` is the whole hypothesis of `segment` and replaces what was said of it before; a message with `is_final`
 is the last of its segment. Python clients read `text` and `segment` only and stop at `Done!` or at the close
@@ -18,15 +22,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from streaming.events import Ended, Event, Final, Options, Partial
-from streaming.protocols import Action, Audio, Close, Finish, Offer, Start, close_reason
+from streaming.protocols import ENDINGS, Action, Audio, Close, Dialect, Finish, Offer, Start, close_reason
 
-__all__ = ["Sherpa"]
+__all__ = ["Sherpa", "SherpaPython"]
 
 
-class Sherpa:
-    """One connection. See `streaming.protocols.Dialect`."""
+class Sherpa(Dialect):
+    """One connection, as the C++ server's. See `streaming.protocols.Dialect`."""
 
-    def __init__(self, offer: Offer) -> None:
+    def __init__(self, offer: Offer, query: str = "") -> None:
         self._options = Options(
             sample_rate=16_000,
             encoding="f32le",
@@ -76,7 +80,7 @@ class Sherpa:
         return [json.dumps(message, ensure_ascii=False) for message in messages]
 
     def bye(self, kind: str, reason: str, *, lag: float = 0.0) -> list[str]:
-        return ["Done!"] if kind in _ENDINGS else []
+        return ["Done!"] if kind in ENDINGS else []
 
     def _result(self, event: Partial | Final) -> dict[str, Any]:
         start = self._start
@@ -108,8 +112,15 @@ class Sherpa:
         }
 
 
-_ENDINGS = frozenset({"ended", "idle", "session_length", "shutdown"})
-"""The closings before which all of the client's audio was recognised."""
+class SherpaPython(Sherpa):
+    """One connection, as the Python server's: the close frame says that all has been said."""
+
+    def send(self, events: Sequence[Event], *, lag: float = 0.0) -> list[str]:
+        results = [event for event in events if isinstance(event, Partial | Final)]
+        return [json.dumps({"text": x.text, "segment": x.segment}, ensure_ascii=False) for x in results]
+
+    def bye(self, kind: str, reason: str, *, lag: float = 0.0) -> list[str]:
+        return []
 
 
 def _close(code: int, kind: str, reason: str) -> Close:

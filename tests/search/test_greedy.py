@@ -17,9 +17,11 @@ VOCABULARY = 7
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 12), min_size=1, max_size=4))
 def test_ctc(seed: int, frames: list[int]) -> None:
     lens = torch.tensor(frames)
-    x = torch.randn(len(frames), 12, VOCABULARY, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    x = torch.randn(len(frames), 12, VOCABULARY, generator=torch.Generator().manual_seed(seed)).log_softmax(
+        -1
+    )
     previous, begin = torch.tensor([3] * len(frames)), torch.tensor([5] * len(frames))
-    emissions, last = ctc_greedy(x, lens, previous, begin)
+    emissions, last, _ = ctc_greedy(x, lens, previous, begin)
     for b, n in enumerate(frames):
         before, expected = 3, []
         for u in range(n):
@@ -32,7 +34,9 @@ def test_ctc(seed: int, frames: list[int]) -> None:
         assert int(last[b]) == before
 
 
-def naive_transducer(head: Transducer, y: Tensor, frames: int, max_symbols: int) -> list[tuple[int, int, float]]:
+def naive_transducer(
+    head: Transducer, y: Tensor, frames: int, max_symbols: int
+) -> list[tuple[int, int, float]]:
     context, found = [BLANK] * head.config.context, []
     for u in range(frames):
         for _ in range(max_symbols):

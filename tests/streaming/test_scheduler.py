@@ -110,7 +110,7 @@ def test_bad_audio_fails_its_own_stream() -> None:
 
 def test_an_option_the_engine_refuses_fails_its_own_stream() -> None:
     class Refusing(ToyEngine):
-        def init_state(self, chunk: object, head: str | None) -> object:  # type: ignore[override]
+        def init_state(self, chunk: object, head: str | None, search: object) -> object:  # type: ignore[override]
             raise MemoryError
 
     scheduler = Scheduler(Refusing())

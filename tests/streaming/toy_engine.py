@@ -16,6 +16,7 @@ import numpy as np
 
 from asr.encoders.base import Chunk
 from asr.heads import Emission
+from asr.search.config import SearchConfig
 from asr.tokenizer import Tokenizer
 from streaming.engine import Batch
 
@@ -74,8 +75,14 @@ class ToyEngine:
     def samples_next(self, chunk: Chunk) -> int:
         return chunk.frames * FRAME
 
-    def init_state(self, chunk: Chunk, head: str | None) -> ToyState:
+    def init_state(self, chunk: Chunk, head: str | None, search: SearchConfig) -> ToyState:
         return ToyState(np.zeros(0, np.float32))
+
+    def tail(self, state: ToyState, head: str | None) -> list[Emission]:
+        return []
+
+    def finish(self, state: ToyState, head: str | None, search: SearchConfig) -> list[Emission]:
+        return []
 
     def step(self, batch: Batch) -> tuple[list[list[Emission]], list[Any]]:
         assert not batch.samples[np.arange(batch.samples.shape[1]) >= batch.lens[:, None]].any()

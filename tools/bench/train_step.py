@@ -24,6 +24,7 @@ from asr.dataset import Batch
 from asr.encoders.base import FULL_CONTEXT
 from asr.encoders.zipformer import ZipformerConfig
 from asr.model import Model, ModelConfig
+from asr.native.memory import keep_freed_memory
 from asr.tokenizer import Tokenizer
 from asr.training.optimizer import ScaledAdam
 from asr.training.recipe import RecipeConfig
@@ -83,6 +84,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as `asr train` does
     torch.manual_seed(0)
     config = ModelConfig(encoder=ZipformerConfig(size=options.size))
     if options.recipe is not None:

@@ -1,0 +1,163 @@
+"""Subsampling by stages of 3 x 3 convolutions with stride 2: 100 feature frames a second -> 25 or 12.5.
+
+B streams, T input frames, U = T / factor, F features, D = dim. With two dense stages it is the front of Gulati et al.
+2020; with three, depthwise-separable from the second on, that of FastConformer (Rekesh et al. 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asr.encoders.base import Chunk
+
+__all__ = ["Padding", "Subsampling", "SubsamplingState"]
+
+Padding = Literal["same", "causal", "valid"]
+"""Where frame j of a stage looks, among that stage's inputs, and the zeros beside the first and last feature.
+
+same: 2j - 1 ... 2j + 1, a zero at either side: NeMo's offline form, and ours, since both frames of a stride are there
+when frame j is due. causal: 2j - 2 ... 2j, two zeros and one: NeMo's streaming form. valid: 2j ... 2j + 2, no zeros:
+ESPnet's and WeNet's; it sees ahead.
+
+An output frame is due when its stride of `factor` input frames is there. The first frame of the stride is all that
+"causal" looks at, so there its strides end: the first one began `factor` - 1 frames before the stream, whose first step
+brings as many fewer. In such strides, it looks where "same" does.
+"""
+
+KERNEL, STRIDE = 3, 2
+LEFT: dict[Padding, int] = {"same": 1, "causal": 1, "valid": 0}
+ROUND: dict[Padding, int] = {"same": 1, "causal": 0, "valid": -1}  # lens are (lens + that) // 2
+
+
+@dataclass(frozen=True)
+class SubsamplingState:
+    """received: (B,) input frames so far; position: (B,) output frames so far; pending: (B, lookahead, F), input that
+    waits for its right context; left: for each stage (B, left, F', C), what its next frame still sees.
+    """
+
+    received: Tensor
+    position: Tensor
+    pending: Tensor
+    left: tuple[Tensor, ...]
+
+
+class Stage(nn.Module):
+    """Half as many frames and features: (B, T, F, C) -> (B, T / 2, F', C')."""
+
+    def __init__(self, inputs: int, channels: int, *, padding: Padding, separable: bool) -> None:
+        super().__init__()
+        self.left, self.round, self.inputs = LEFT[padding], ROUND[padding], inputs
+        groups = inputs if separable else 1
+        self.beside = {"same": (1, 1), "causal": (2, 1), "valid": (0, 0)}[padding]
+        self.convolution = nn.Conv2d(inputs, channels, KERNEL, stride=STRIDE, groups=groups)
+        self.pointwise = nn.Linear(channels, channels) if separable else nn.Identity()
+
+    def width(self, features: int) -> int:
+        return (features + sum(self.beside) - KERNEL) // STRIDE + 1
+
+    def lens(self, lens: Tensor) -> Tensor:
+        """A frame counts if its middle frame, or without padding all of its frames, are real."""
+        return (lens + self.round).clamp(min=0).div(STRIDE, rounding_mode="floor")
+
+    def forward(self, x: Tensor, outside: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, F, C), (B, T) frames that are not the stream's, (B, left, F, C) -> (B, T / 2, F', C'), next left."""
+        if bool(outside.any()):
+            x = x.masked_fill(outside[:, :, None, None], 0.0)
+        x = torch.cat([left.to(x.dtype), x], 1)
+        y = self.convolution(F.pad(x, (0, 0, *self.beside)).movedim(-1, 1)).movedim(1, -1)
+        return F.relu(self.pointwise(y)), x[:, x.shape[1] - self.left :]
+
+
+class Subsampling(nn.Module):
+    """(B, T, F) -> (B, T / factor, D). `lookahead`: the input frames beyond a chunk that it needs, or does not."""
+
+    def __init__(
+        self,
+        features: int,
+        dim: int,
+        *,
+        channels: int,
+        factor: Literal[2, 4, 8] = 4,
+        padding: Padding = "same",
+        separable: bool = False,
+    ) -> None:
+        super().__init__()
+        self.features, self.factor = features, factor
+        self.lookahead = {"same": 0, "causal": 1 - factor, "valid": factor - 1}[padding]
+        stages = [Stage(1, channels, padding=padding, separable=False)]
+        while 2 ** len(stages) < factor:
+            stages.append(Stage(channels, channels, padding=padding, separable=separable))
+        self.stages = nn.ModuleList(stages)
+        self.widths = [features]
+        for stage in stages:
+            self.widths.append(stage.width(self.widths[-1]))
+        self.project = nn.Linear(channels * self.widths[-1], dim)
+
+    def frames(self, inputs: int) -> int:
+        """Output frames of a whole utterance of so many input frames."""
+        lens = torch.tensor(inputs - min(0, self.lookahead))
+        for stage in self._stages():
+            lens = stage.lens(lens)
+        return int(lens)
+
+    def init_state(self, batch: int) -> SubsamplingState:
+        zeros = self.project.weight.new_zeros
+        zero = torch.zeros(batch, dtype=torch.int64, device=self.project.weight.device)
+        left = tuple(
+            zeros(batch, stage.left, width, stage.inputs)
+            for stage, width in zip(self._stages(), self.widths[:-1], strict=True)
+        )
+        return SubsamplingState(zero, zero, zeros(batch, max(0, self.lookahead), self.features), left)
+
+    def whole(self, x: Tensor, chunk: Chunk) -> Tensor:
+        """A whole utterance (B, T, F), with zeros up to whole chunks and their look-ahead."""
+        size = self.factor * (1 if chunk.full else chunk.frames)
+        chunks = max(1, -(-max(1, self.frames(x.shape[1])) * self.factor // size))
+        return F.pad(x, (0, 0, 0, chunks * size + self.lookahead - x.shape[1]))
+
+    def forward(
+        self, x: Tensor, x_lens: Tensor, state: SubsamplingState, chunk: Chunk
+    ) -> tuple[Tensor, Tensor, SubsamplingState]:
+        """(B, T, F), (B,) -> (B, U, D), (B,), the next state.
+
+        Raises ValueError if x is not whole chunks (and `lookahead` at the start).
+        """
+        x = self._window(x, state)
+        size = self.factor * (1 if chunk.full else chunk.frames)
+        frames, rest = divmod(x.shape[1] - max(0, self.lookahead), size)
+        if rest or frames < 1:
+            raise ValueError(f"{x.shape[1]} input frames are not {self.lookahead} and whole chunks of {size}")
+        received = state.received + x_lens
+        begin = -min(0, self.lookahead) - self.factor * state.position
+        lens = (received + begin).clamp(min=0)
+        pending = x[:, x.shape[1] - max(0, self.lookahead) :]
+        y, left = x[..., None], []
+        for stage, old in zip(self._stages(), state.left, strict=True):
+            frame = torch.arange(y.shape[1], device=x.device)
+            y, new = stage(y, (frame < begin[:, None]) | (frame >= lens[:, None]), old)
+            begin, lens = begin.div(STRIDE, rounding_mode="floor"), stage.lens(lens)
+            left.append(new)
+        y = self.project(y.transpose(2, 3).flatten(2))
+        lens = lens.clamp(max=y.shape[1])
+        return y, lens, SubsamplingState(received, state.position + y.shape[1], pending, tuple(left))
+
+    def _stages(self) -> list[Any]:
+        return list(self.stages)
+
+    def _window(self, x: Tensor, state: SubsamplingState) -> Tensor:
+        """Whole strides and their look-ahead. A stream that begins brings that; for one that goes on it waited."""
+        if self.lookahead == 0:
+            return x
+        begins = state.received == 0
+        new = F.pad(x, (0, 0, max(0, -self.lookahead), 0))
+        old = torch.cat([state.pending, x], 1)
+        if bool(begins.all()):
+            return new
+        if not bool(begins.any()):
+            return old
+        return torch.where(begins[:, None, None], new[:, : x.shape[1]], old[:, : x.shape[1]])

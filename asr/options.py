@@ -1,0 +1,42 @@
+"""What verbs of the command have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["BatchSeconds", "Fast", "Head", "Model", "argument", "load_model", "option"]
+
+
+def option(text: str, *names: str, **settings: Any) -> Any:
+    """An option of a verb; `text` is its help."""
+    return typer.Option(*names, help=text, **settings)
+
+
+def argument(text: str, **settings: Any) -> Any:
+    """An argument of a verb; `text` is its help."""
+    return typer.Argument(help=text, **settings)
+
+
+Model = Annotated[
+    Path | None,
+    option("Model to use. Default: $RILL_MODEL, or the embedded one.", "--model", "-m", metavar="BUNDLE"),
+]
+Head = Annotated[str | None, option("transducer or ctc. Default: the model's first.", metavar="NAME")]
+Fast = Annotated[
+    bool, option("Leave attention out, in a Branchformer trained with branch dropout.", "--fast")
+]
+BatchSeconds = Annotated[
+    float,
+    option("Seconds of audio in a batch: more is faster and takes more memory.", metavar="S"),
+]
+
+
+def load_model(model: Path | None, fast: bool) -> Any:
+    """The model that was named, or the embedded one."""
+    from asr.bundle import load
+    from asr.paths import embedded_model
+
+    return load(model or embedded_model(), fast=fast)

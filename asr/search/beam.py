@@ -1,0 +1,234 @@
+"""Beam search over token sequences, for B streams of K hypotheses at once: what CTC and transducer have in common.
+
+Hypotheses are told apart by a hash of their tokens, so that equal ones can be found and merged without a loop. A token
+is settled once it is `lag_frames` old, or up to `EVERY` frames later: hypotheses that do not share it with the best one
+are given up. What each remembers of its tokens is thus bounded, and how the frames are split does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asr import state as trees
+from asr.search.emission import BLANK, Emission
+from asr.search.fusion import Fused
+
+__all__ = ["Beam", "Grown", "Hypothesis", "advance", "best", "empty", "frames", "rank", "settle", "start"]
+
+EVERY = 8  # frames from one settling to the next
+_SEED, _FACTOR, _STEP = 0x2545F4914F6CDD1D, -0x61C8864680B583EB, 0x5851F42D4C957F2D
+
+
+class Hypothesis(NamedTuple):
+    """Tokens that may follow those already emitted, and the score of all: natural log-probability and additions."""
+
+    emissions: list[Emission]
+    score: float
+
+
+@dataclass(frozen=True)
+class Beam:
+    """score: (B, K, P) float64, parts of a hypothesis that are scored apart (CTC: ends in a blank, or in its token).
+
+    key: (B, K) int64, the hash of all its tokens; last: (B, K) the last of them, blank if none.
+    tail: (B, K, L, 3) float64, the token, frame and log-probability of those not settled; length: (B, K) how many.
+    fused: what language models and phrases remember. frame: (B,) frames so far.
+    """
+
+    score: Tensor
+    key: Tensor
+    last: Tensor
+    tail: Tensor
+    length: Tensor
+    fused: Fused
+    frame: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """(B, K)."""
+        return self.score.logsumexp(-1)
+
+
+def start(batch: int, beam: int, parts: int, lag: int, fused: Fused) -> Beam:
+    """One hypothesis of nothing a stream; the other places are free, which is a score of minus infinity."""
+    device = fused.word.device
+    score = torch.full((batch, beam, parts), -torch.inf, dtype=torch.float64, device=device)
+    score[:, 0, 0] = 0.0
+    zero = torch.zeros(batch, beam, dtype=torch.int64, device=device)
+    # Of hypotheses that share their oldest token's place, each adds a token a frame at most.
+    tail = torch.zeros(batch, beam, 2 * (lag + EVERY) + 1, 3, dtype=torch.float64, device=device)
+    return Beam(score, zero + _SEED, zero, tail, zero, fused, zero[:, 0].clone())
+
+
+class Grown(NamedTuple):
+    """What a frame makes possible. stay: (B, K, P), no new token; tokens: (B, K, C + K), candidates and, for the sake
+    of merging, the last tokens of all hypotheses; score, log_probability: theirs; fused: (B, K * (C + K)), or unused.
+    owed: (B, K) and (B, K * (C + K)), what would be taken back of the scores if the stream ended now; None: nothing.
+    """
+
+    stay: Tensor
+    tokens: Tensor
+    score: Tensor
+    log_probability: Tensor
+    fused: Fused | None
+    owed: tuple[Tensor, Tensor] | None
+
+
+def advance(beam: Beam, grown: Grown, real: Tensor | None) -> tuple[Beam, Tensor, Tensor]:
+    """The K best after a frame, which K parents (B, K) they come from and with which new tokens (blank: none).
+
+    real: (B,) the streams that have this frame; None: all of them.
+    """
+    streams, count = beam.last.shape
+    width = grown.tokens.shape[-1] - count
+    own = torch.arange(count, device=beam.last.device).expand(streams, -1)
+    # A hypothesis that is another's extension takes over its probability: [parent, hypothesis].
+    alive = beam.total > -torch.inf
+    child = _hash(beam.key[:, :, None], beam.last[:, None]) == beam.key[:, None]
+    child &= alive[:, None] & (beam.last[:, None] != BLANK)
+    mass, source = grown.score[..., width:].masked_fill(~child, -torch.inf).max(1)
+    dominated = mass > grown.stay.logsumexp(-1)  # its times are then those of the stronger path
+    stay = torch.cat([grown.stay[..., :-1], torch.logaddexp(grown.stay[..., -1], mass)[..., None]], -1)
+    merged = ((grown.tokens[..., :width, None] == beam.last[:, None, None]) & child[:, :, None]).any(-1)
+    extended = grown.score[..., :width].masked_fill(merged, -torch.inf)
+
+    owed = None
+    if grown.owed is not None:
+        new = grown.owed[1].view(grown.tokens.shape)[..., :width]
+        owed = torch.cat([grown.owed[0], new.flatten(1)], 1)
+    score, index = _select(torch.cat([stay.logsumexp(-1), extended.flatten(1)], 1), owed, count)
+    stays, kept = index < count, index.clamp(max=count - 1)
+    at = (index - count).clamp(min=0)
+    of, column = at // width, at % width
+    place = of * (width + count) + column  # of the extension in (K, C + K)
+    shared = source.gather(1, kept) * (width + count) + width + kept  # of the one that was merged
+    dominated = dominated.gather(1, kept)
+    parent = torch.where(stays, torch.where(dominated, source.gather(1, kept), own.gather(1, kept)), of)
+    place = torch.where(stays, shared, place)
+    token = grown.tokens.flatten(1).gather(1, place).masked_fill(stays & ~dominated, BLANK)
+
+    key, last = beam.key.gather(1, parent), beam.last.gather(1, parent)
+    length = beam.length.gather(1, parent)
+    log_probability = grown.log_probability.flatten(1).gather(1, place)
+    entry = torch.stack([token, beam.frame[:, None].expand_as(token), log_probability.double()], -1)
+    parts = torch.full_like(beam.score, -torch.inf)
+    parts[..., -1] = score
+    fused = beam.fused
+    if grown.fused is not None:
+        new = place.masked_fill(stays, 0)
+        fused = trees.map_tree(
+            lambda own, extended: torch.where(
+                stays.view(*stays.shape, *[1] * (own.dim() - 2)), _rows(own, kept), _rows(extended, new)
+            ),
+            beam.fused,
+            grown.fused,
+        )
+    after = Beam(
+        score=torch.where(stays[..., None], _rows(stay, kept), parts),
+        key=torch.where(token == BLANK, key, _hash(key, token)),
+        last=torch.where(token == BLANK, last, token),
+        # Written behind the end where there is no new token: there it is not read.
+        tail=_rows(beam.tail, parent).scatter(
+            2, length[..., None, None].expand(-1, -1, 1, 3), entry[:, :, None]
+        ),
+        length=length + (token != BLANK),
+        fused=fused,
+        frame=beam.frame + 1,
+    )
+    if real is not None:
+        after = trees.where(real, after, beam)
+        parent = torch.where(real[:, None], parent, own)
+        token = token.masked_fill(~real[:, None], BLANK)
+    return after, parent, token
+
+
+def _select(scores: Tensor, owed: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+    """(B, N) -> the best scores and their places (B, K): half of them without what is owed, so that what is lent to
+    phrases cannot push the others out."""
+    if owed is None:
+        return scores.topk(count)
+    sure = (scores - owed).topk((count + 1) // 2).indices
+    rest, places = scores.scatter(1, sure, -torch.inf).topk(count // 2)
+    return torch.cat([scores.gather(1, sure), rest], 1), torch.cat([sure, places], 1)
+
+
+def frames(beam: Beam, lens: Tensor) -> Iterator[tuple[int, Tensor | None, Tensor | None]]:
+    """Frame by frame of a step: its number; the streams (B,) that have it, None if all; those to settle after it."""
+    begin, ends = beam.frame.tolist(), lens.tolist()
+    for u in range(max(ends, default=0)):
+        real = None if u < min(ends) else u < lens
+        due = [u < end and (first + u + 1) % EVERY == 0 for first, end in zip(begin, ends, strict=True)]
+        yield u, real, torch.tensor(due, device=lens.device) if any(due) else None
+
+
+def settle(beam: Beam, lag: int, due: Tensor, out: list[list[Emission]], owed: Tensor | None = None) -> Beam:
+    """For the streams that are `due` (B,), append what is settled to `out` and cut it off the hypotheses.
+
+    owed: (B, K) what would be taken back if the stream ended now; a loan must not decide.
+    """
+    position = torch.arange(beam.tail.shape[2], device=due.device)
+    tokens, emitted, _ = beam.tail.unbind(-1)
+    old = ((emitted < (beam.frame - lag)[:, None, None]) & (position < beam.length[..., None])).sum(-1)
+    leader = (beam.total if owed is None else beam.total - owed).argmax(1, keepdim=True)
+    lead, length = _rows(beam.tail, leader), beam.length.gather(1, leader)
+    count = torch.where(due, old.gather(1, leader)[:, 0], 0)
+    if not bool(((old.amax(1) > 0) & due).any()):
+        return beam
+    # Both sides' settled tokens must be the other's too, though the other may have them a little later.
+    same = (tokens == lead[..., 0]) & (position < torch.minimum(beam.length, length)[..., None])
+    agrees = same.long().cumprod(-1).sum(-1) >= torch.maximum(old, count[:, None])
+    gone = due[:, None] & ~agrees
+    for b, n in enumerate(count.tolist()):
+        out[b] += _emissions(lead[b, 0, :n])
+    shift = (position + count[:, None]).clamp(max=len(position) - 1)
+    tail = _rows(beam.tail.transpose(1, 2), shift).transpose(1, 2)
+    latest = lead[..., 1].gather(2, (count - 1).clamp(min=0)[:, None, None])
+    earliest = torch.where((count > 0)[:, None, None], latest, 0)
+    tail = torch.cat([tail[..., :1], torch.maximum(tail[..., 1:2], earliest[..., None]), tail[..., 2:]], -1)
+    score = beam.score.masked_fill(gone[..., None], -torch.inf)
+    return replace(beam, score=score, tail=tail, length=(beam.length - count[:, None]).clamp(min=0))
+
+
+def rank(beam: Beam, bonus: Tensor) -> list[list[Hypothesis]]:
+    """Each stream's hypotheses, best first, with `bonus` (B, K) added to their scores."""
+    scores, order = (beam.total + bonus).sort(dim=1, descending=True, stable=True)
+    tails, lengths = _rows(beam.tail, order), beam.length.gather(1, order).tolist()
+    return [
+        [
+            Hypothesis(_emissions(tails[b, k, : lengths[b][k]]), score)
+            for k, score in enumerate(of_stream)
+            if score > -torch.inf
+        ]
+        for b, of_stream in enumerate(scores.tolist())
+    ]
+
+
+def best(beam: Beam) -> list[list[Emission]]:
+    """What the best hypothesis of each stream has said since what is settled: text that may still change."""
+    leader = beam.total.argmax(1, keepdim=True)
+    tails, lengths = _rows(beam.tail, leader), beam.length.gather(1, leader)[:, 0].tolist()
+    return [_emissions(tails[b, 0, :n]) for b, n in enumerate(lengths)]
+
+
+def empty(batch: int) -> list[list[Hypothesis]]:
+    """What follows a search that keeps nothing back."""
+    return [[Hypothesis([], 0.0)] for _ in range(batch)]
+
+
+def _emissions(rows: Tensor) -> list[Emission]:
+    return [Emission(int(token), int(frame), score) for token, frame, score in rows.tolist()]
+
+
+def _hash(key: Tensor, token: Tensor) -> Tensor:
+    mixed = token * _STEP + _SEED
+    return key * _FACTOR + (mixed ^ (mixed >> 29))
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """(B, N, ...), (B, M) -> (B, M, ...): the rows of each stream that are named."""
+    return x.gather(1, index.view(*index.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))

@@ -1,0 +1,86 @@
+"""What a request or a session may choose about the search."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from asr.errors import ConfigError
+
+__all__ = ["SearchConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How tokens are chosen. The default is greedy search, the fastest.
+
+    kind: greedy, or beam (CTC: prefix beam search; transducer: modified beam search, one token a frame at most).
+    beam: hypotheses that are kept, besides those that phrases lift up.
+    blank_penalty: taken from the blank's log-probability; more words, and more of them wrong.
+    lm, lm_scale: an n-gram file, ARPA (.arpa, .arpa.gz) of words or of the model's tokens, or KenLM's binary of
+    words; its natural log-probabilities are added with this weight. word_bonus: added for each word of a word model.
+    lodr, lodr_scale: a token bigram (ARPA) that stands for what the model has learnt of its training texts; it is
+    subtracted with this weight (Zheng et al. 2022).
+    phrases, phrase_boost: texts to be recognised more readily, and what each of their tokens adds to the score.
+    lag_frames: after so many output frames, and 8 at most beyond, a token is settled: hypotheses that disagree with
+    the best one are given up. It bounds both memory and how long a word may still change.
+
+    Raises ConfigError: a value out of its range; a language model with greedy search, which cannot use one.
+    """
+
+    kind: Literal["greedy", "beam"] = "greedy"
+    beam: int = 4
+    blank_penalty: float = 0.0
+    lm: str | None = None
+    lm_scale: float = 0.3
+    word_bonus: float = 0.0
+    lodr: str | None = None
+    lodr_scale: float = 0.1
+    phrases: tuple[str, ...] = ()
+    phrase_boost: float = 1.0
+    lag_frames: int = 20
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("greedy", "beam"):
+            raise ConfigError(f"search.kind is {self.kind!r}; use greedy or beam")
+        for name, low, high in (
+            ("beam", 1, 64),
+            ("blank_penalty", -20, 20),
+            ("lm_scale", 0, 20),
+            ("word_bonus", -20, 20),
+            ("lodr_scale", 0, 20),
+            ("phrase_boost", 0, 20),
+            ("lag_frames", 1, 10_000),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"search.{name} is {getattr(self, name)}; it must be from {low} to {high}")
+        if self.kind == "greedy" and (self.lm or self.lodr):
+            raise ConfigError(
+                "search.lm and search.lodr need hypotheses to choose from: set search.kind to beam"
+            )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # of a thousand phrases, asked at each step
+        return hash((self.kind, self.beam, self.blank_penalty, self.lm, self.lm_scale, self.phrases))
+
+    @property
+    def plain(self) -> bool:
+        """Greedy search, and nothing that changes it."""
+        return self.kind == "greedy" and not self.phrases and not self.blank_penalty
+
+    @property
+    def group(self) -> Hashable:
+        """Streams whose groups are equal can share a step, whatever else they have chosen."""
+        if self.kind == "greedy":
+            return ("greedy", bool(self.phrases))
+        return ("beam", self.width, self.lag_frames, self.lm, self.lodr)
+
+    @property
+    def width(self) -> int:
+        """Hypotheses in a beam: with phrases as many again, for those whose boost is not earned yet."""
+        return 2 * self.beam if self.phrases else self.beam

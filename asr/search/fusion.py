@@ -1,0 +1,143 @@
+"""What is added to the acoustic scores: language models, and the boost of phrases, for a batch of mixed choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from asr.language_model import load
+from asr.language_model.ngram import LanguageModel
+from asr.language_model.spelling import Spelling, spelling
+from asr.search.automaton import Automaton, join
+from asr.search.config import SearchConfig
+from asr.search.phrases import compile_phrases, word_begins
+from asr.tokenizer import Tokenizer
+
+__all__ = ["Fused", "Fusion"]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Where N hypotheses of each stream stand. Zeros in what is not in use.
+
+    phrases: (B, N) states; model, lodr: (B, N, H) histories; word: (B, N) the hash of the word that is being spelt.
+    """
+
+    phrases: Tensor
+    model: Tensor
+    lodr: Tensor
+    word: Tensor
+
+
+class Fusion:
+    """The streams of a batch, one configuration each; they have their language models in common."""
+
+    def __init__(self, configs: Sequence[SearchConfig], tokenizer: Tokenizer, device: torch.device) -> None:
+        def column(name: str) -> Tensor:
+            return torch.tensor([getattr(c, name) for c in configs], dtype=torch.float64, device=device)
+
+        head = configs[0]
+        self._model = load(head.lm, tokenizer, device) if head.lm else None
+        self._lodr = load(head.lodr, tokenizer, device) if head.lodr else None
+        self._model_scale, self._lodr_scale = column("lm_scale"), column("lodr_scale")
+        self._word_bonus = column("word_bonus")
+        self._spelling: Spelling | None = None
+        if self._model is not None and self._model.unit == "words":
+            self._spelling = spelling(tokenizer).to(device)
+        self._automaton: Automaton | None = None
+        if any(c.phrases for c in configs):
+            compiled = [compile_phrases(c.phrases, c.phrase_boost, tokenizer).automaton for c in configs]
+            joined, offset = join(compiled)
+            self._automaton, self._offset = joined.to(device), offset.to(device)
+            self._begins = torch.tensor(word_begins(tokenizer), device=device)
+            self._start = torch.cat([automaton.start for automaton in compiled]).to(device)
+        self._device = device
+        self.used = not (self._automaton is None and self._model is None and self._lodr is None)
+
+    def init(self, batch: int, count: int) -> Fused:
+        """`count` hypotheses of nothing for each stream."""
+        zero = torch.zeros(batch, count, dtype=torch.int64, device=self._device)
+        phrases = zero if self._automaton is None else self._start[:, None].expand(-1, count).clone()
+        return Fused(phrases, _start(self._model, zero), _start(self._lodr, zero), zero)
+
+    def extend(self, fused: Fused, tokens: Tensor) -> tuple[Tensor, Fused]:
+        """Each hypothesis of (B, N) with each of its tokens (B, N, C) -> what is added (B, N, C), and (B, N * C)."""
+        batch, count, width = tokens.shape
+        flat = tokens.flatten(1)
+        at = Fused(*(_repeat(x, width) for x in (fused.phrases, fused.model, fused.lodr, fused.word)))
+        bonus = torch.zeros(batch, count * width, dtype=torch.float64, device=tokens.device)
+        phrases, model, lodr, word = at.phrases, at.model, at.lodr, at.word
+        if self._automaton is not None:
+            offset = self._offset[:, None]
+            gain, phrases = self._automaton.step(phrases + offset, flat, self._begins[flat])
+            bonus, phrases = bonus + gain, phrases - offset
+        if self._lodr is not None:
+            gain, lodr = _score(self._lodr, lodr, flat)
+            bonus = bonus - self._lodr_scale[:, None] * gain
+        if self._spelling is not None and self._model is not None:
+            ended = self._spelling.begins[flat] & (word != 0)
+            gain, model = self._words(model, word, ended)
+            bonus, word = bonus + gain, self._spelling.add(word, flat)
+        elif self._model is not None:
+            gain, model = _score(self._model, model, flat)
+            bonus = bonus + self._model_scale[:, None] * gain
+        return bonus.view(tokens.shape), Fused(phrases, model, lodr, word)
+
+    def owed(self, fused: Fused) -> Tensor | None:
+        """What the end would take back of the phrases' boosts (B, N)."""
+        if self._automaton is None:
+            return None
+        return -self._automaton.final[fused.phrases + self._offset[:, None]]
+
+    def finish(self, fused: Fused) -> Tensor:
+        """What the end adds to each hypothesis (B, N): the last word's score; the boost of half a phrase goes back."""
+        bonus = torch.zeros(fused.word.shape, dtype=torch.float64, device=self._device)
+        if self._automaton is not None:
+            bonus = bonus + self._automaton.final[fused.phrases + self._offset[:, None]]
+        if self._spelling is not None:
+            bonus = bonus + self._words(fused.model, fused.word, fused.word != 0)[0]
+        return bonus
+
+    def raise_tokens(self, state: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+        """For greedy search, states (B,) of the phrases -> the boost of each token (B, V), and the next states.
+
+        There is no other hypothesis for which a boost could be taken back, so nothing is ever taken, and only half of
+        it is given.
+        """
+        assert self._automaton is not None
+        every = torch.arange(tokens, device=state.device).expand(len(state), -1)
+        offset = self._offset[:, None]
+        gain, phrases = self._automaton.step(
+            (state[:, None] + offset).expand(-1, tokens), every, self._begins[every]
+        )
+        return gain.clamp(min=0) / 2, phrases - offset
+
+    def _words(self, history: Tensor, word: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of the words that have ended, of (B, N); the histories of all."""
+        assert self._model is not None
+        score, following = self._model.score(history[ended], word[ended])
+        streams = ended.nonzero()[:, 0]
+        bonus = torch.zeros(word.shape, dtype=torch.float64, device=word.device)
+        bonus[ended] = self._model_scale[streams] * score + self._word_bonus[streams]
+        history = history.clone()
+        history[ended] = following
+        return bonus, history
+
+
+def _repeat(x: Tensor, width: int) -> Tensor:
+    """(B, N, ...) -> (B, N * width, ...)."""
+    return x.repeat_interleave(width, 1)
+
+
+def _start(model: LanguageModel | None, zero: Tensor) -> Tensor:
+    if model is None:
+        return zero[..., None]
+    return model.start.expand(*zero.shape, -1).clone()
+
+
+def _score(model: LanguageModel, history: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+    score, following = model.score(history.flatten(0, 1), item.flatten())
+    return score.view(item.shape), following.view(history.shape)

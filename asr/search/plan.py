@@ -1,0 +1,74 @@
+"""How a batch of streams is to be searched: each one's configuration, made ready for tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from asr.errors import ConfigError
+from asr.search.config import SearchConfig
+from asr.search.fusion import Fused, Fusion
+from asr.tokenizer import Tokenizer
+
+__all__ = ["Plan"]
+
+CANDIDATES = 40  # tokens that language models and phrases get to see of each hypothesis in a frame
+
+
+class Plan:
+    """The searches of B streams that share a step: one kind, beam and language model; the rest as each likes.
+
+    penalty: (B,) of the blank, None where all are 0. fusion: None where greedy search has nothing to boost.
+    Raises ConfigError: configurations that cannot share a step. DataError: a language model that cannot be read.
+    """
+
+    def __init__(
+        self, configs: Sequence[SearchConfig], tokenizer: Tokenizer, device: torch.device | None = None
+    ) -> None:
+        device = device or torch.device("cpu")
+        head = configs[0]
+        if any(config.group != head.group for config in configs[1:]):
+            raise ConfigError("searches of different kinds, beams or language models cannot share a step")
+        self.greedy, self.beam, self.lag = head.kind == "greedy", head.width, head.lag_frames
+        penalties = [config.blank_penalty for config in configs]
+        self.penalty = torch.tensor(penalties, device=device) if any(penalties) else None
+        self.fusion = Fusion(configs, tokenizer, device) if not self.greedy or head.phrases else None
+
+    def penalise(self, logits: Tensor) -> Tensor:
+        """(B, ..., V) -> log-probabilities with the blank's penalty; log-probabilities may come in, too."""
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return wide.log_softmax(-1) if self.penalty is None else self._lower(wide).log_softmax(-1)
+
+    def penalised(self, join: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """A transducer's joiner whose logits (B, ..., V) have the penalty."""
+        return (
+            join if self.penalty is None else lambda encoder, predictor: self._lower(join(encoder, predictor))
+        )
+
+    def _lower(self, logits: Tensor) -> Tensor:
+        assert self.penalty is not None
+        penalty = self.penalty.view(-1, *[1] * (logits.dim() - 1)).to(logits.dtype)
+        return torch.cat([logits[..., :1] - penalty, logits[..., 1:]], -1)
+
+    def width(self, vocabulary: int) -> int:
+        """Tokens of a frame that are candidates. Without fusion, K + 1 hold the K best extensions: no more than the
+        repetition of its last token can stand higher in a frame than in a hypothesis' score."""
+        fused = self.fusion is not None and self.fusion.used
+        return min(vocabulary - 1, max(CANDIDATES, self.beam + 1) if fused else self.beam + 1)
+
+    def owed(self, fused: Fused) -> Tensor | None:
+        """`Fusion.owed`."""
+        return None if self.fusion is None else self.fusion.owed(fused)
+
+    def loans(self, fused: Fused, extended: Fused | None) -> tuple[Tensor, Tensor] | None:
+        """What hypotheses and their extensions owe."""
+        own, new = self.owed(fused), None if extended is None else self.owed(extended)
+        return None if own is None or new is None else (own, new)
+
+    def extend(self, fused: Fused, tokens: Tensor) -> tuple[Tensor | float, Fused | None]:
+        """`Fusion.extend`, if there is anything to add."""
+        if self.fusion is None or not self.fusion.used:
+            return 0.0, None
+        return self.fusion.extend(fused, tokens)

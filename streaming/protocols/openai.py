@@ -1,0 +1,355 @@
+"""OpenAI's Realtime API, sessions that transcribe, of August 2026 (openai-openapi, openai-python). Path `/v1/realtime`.
+
+    server  {"type": "session.created", "session": {"type": "transcription", ...}}
+    client  {"type": "session.update", "session": {"type": "transcription", "audio": {"input": {...}}}}
+    server  {"type": "session.updated", ...}
+    client  {"type": "input_audio_buffer.append", "audio": "<base64>"}
+    server  input_audio_buffer.speech_started
+            conversation.item.input_audio_transcription.delta      as words come
+            input_audio_buffer.speech_stopped, input_audio_buffer.committed
+            conversation.item.input_audio_transcription.completed
+    client  {"type": "input_audio_buffer.commit"}, {"type": "input_audio_buffer.clear"}
+
+Of `audio.input`: `format` (audio/pcm of any rate, audio/pcmu, audio/pcma) and `turn_detection`. With server_vad, an
+item is a segment of speech, which ends after `silence_duration_ms` or at a commit; with null, at a commit only, though
+its deltas come at once. semantic_vad is taken for server_vad. Deltas only add; where a long segment is cut, the last
+one may go beyond `transcript`, which holds. `transcription.*`, `noise_reduction`, `include`, `threshold`,
+`prefix_padding_ms` are sent back and ignored. The form of the beta (`transcription_session.update`) is spoken, too.
+
+An event that will not do is answered with an `error`, and the session goes on. Audio that cannot be decoded ends it:
+`error`, then a close frame.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from asr.audio import RATES
+from streaming.endpoint import Rules
+from streaming.events import ENCODINGS, Encoding, Ended, Event, Failed, Final, Options, Partial
+from streaming.protocols import (
+    Action,
+    Audio,
+    Dialect,
+    Finish,
+    Offer,
+    Send,
+    Start,
+    parse_object,
+    shown,
+    to_json,
+)
+from streaming.protocols.appended import Appended
+
+__all__ = ["OpenAI"]
+
+_FORMATS: dict[str, tuple[Encoding, int]] = {
+    "audio/pcm": ("s16le", 24_000),
+    "audio/pcmu": ("mulaw", 8000),
+    "audio/pcma": ("alaw", 8000),
+}
+_BETA = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
+_TRANSCRIPTION = "conversation.item.input_audio_transcription"
+_LONGEST = Rules(silence=None, no_text=None, length=120.0)
+
+
+class _EventError(Exception):
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.param = code, param
+
+
+@dataclass
+class _Session:
+    """From its first audio to its last event; the next may have begun to come meanwhile."""
+
+    turns: bool
+    """Pauses make items."""
+    item: str = field(default_factory=lambda: f"item_{secrets.token_hex(10)}")
+    said: bool = False
+    """The item's speech_started was sent, or a delta of it."""
+    texts: list[str] = field(default_factory=list)
+    new: Appended = field(default_factory=Appended)
+    committed: bool = False
+    cleared: bool = False
+
+    def next_item(self) -> None:
+        self.item, self.said, self.texts = f"item_{secrets.token_hex(10)}", False, []
+        self.new = Appended()
+
+
+class OpenAI(Dialect):
+    """One connection. See `streaming.protocols.Dialect`."""
+
+    def __init__(self, offer: Offer, query: str = "") -> None:
+        self._offer = offer
+        self._id = f"sess_{secrets.token_hex(10)}"
+        self._input: dict[str, Any] = {
+            "format": {"type": "audio/pcm", "rate": 24_000},
+            "transcription": {"model": offer.server},
+            "noise_reduction": None,
+            "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
+        }
+        self._include: Any = []
+        self._rules = Rules(silence=0.5)
+        self._encoding: Encoding = "s16le"
+        self._rate = 24_000
+        self._rest = b""  # of a sample
+        self._open = False
+        self._sessions: deque[_Session] = deque()
+        self._previous: str | None = None
+        self._before = 0.0  # seconds of the sessions that are over
+        self._count = 0
+
+    def open(self) -> list[Action]:
+        return [Send(self._event("session.created", session=self._session()))]
+
+    def receive(self, message: str | bytes) -> list[Action]:
+        request = parse_object(message) if isinstance(message, str) else None
+        try:
+            if request is None:
+                raise _EventError("invalid_json", "a message must be a JSON object in text, with its type")
+            return self._receive(request)
+        except _EventError as error:
+            identity = None if request is None else request.get("event_id")
+            identity = identity if isinstance(identity, str) and len(identity) <= 512 else None
+            return [Send(self._error(error.code, str(error), error.param, identity))]
+
+    def send(self, events: Sequence[Event], *, lag: float = 0.0) -> list[str]:
+        messages: list[str] = []
+        for event in events:
+            if isinstance(event, Failed):
+                messages.append(self._error(event.code, event.message))
+            elif self._sessions:
+                session = self._sessions[0]
+                if not session.cleared:
+                    messages += self._tell(session, event)
+                if isinstance(event, Ended):
+                    self._sessions.popleft()
+                    self._before += event.duration
+        return messages
+
+    # ---- events in
+
+    def _receive(self, request: dict[str, Any]) -> list[Action]:
+        match request.get("type"):
+            case "input_audio_buffer.append":
+                return self._append(request.get("audio"))
+            case "input_audio_buffer.commit":
+                if not self._open:
+                    raise _EventError(
+                        "input_audio_buffer_commit_empty", "the buffer is empty: append audio first"
+                    )
+                session = self._sessions[-1]
+                session.committed = True
+                return [Send(self._committed(session)), *self._end()]
+            case "input_audio_buffer.clear":
+                if self._open:
+                    self._sessions[-1].cleared = True
+                return [*self._end(), Send(self._event("input_audio_buffer.cleared"))]
+            case "session.update":
+                self._update(request.get("session"))
+                event = self._event("session.updated", session=self._session())
+                return [*self._end_turns(), Send(event)]
+            case "transcription_session.update":
+                self._update_beta(request.get("session"))
+                event = self._event("transcription_session.updated", session=self._session_beta())
+                return [*self._end_turns(), Send(event)]
+            case kind:
+                raise _EventError("invalid_value", f"unknown event type {shown(kind)}", "type")
+
+    def _append(self, audio: Any) -> list[Action]:
+        if not isinstance(audio, str):
+            raise _EventError("invalid_value", "audio must be a text: base64", "audio")
+        try:
+            data = self._rest + base64.b64decode(audio, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise _EventError("invalid_value", "audio is not base64", "audio") from error
+        whole = len(data) - len(data) % ENCODINGS[self._encoding]
+        self._rest = data[whole:]
+        if not whole:
+            return []
+        if self._open:
+            return [Audio(data[:whole])]
+        self._open = True
+        turns = self._rules is not _LONGEST
+        self._sessions.append(_Session(turns))
+        options = Options(
+            sample_rate=self._rate,
+            encoding=self._encoding,
+            latency_ms=self._offer.default_latency,
+            head=self._offer.default_head,
+            endpointing=self._rules,
+        )
+        return [Start(options), Audio(data[:whole])]
+
+    def _end(self) -> list[Action]:
+        was_open, self._open, self._rest = self._open, False, b""
+        return [Finish(more=True)] if was_open else []
+
+    def _end_turns(self) -> list[Action]:
+        """New settings hold from the next session on. What waits for a commit must not be cut by them."""
+        return self._end() if self._sessions and self._sessions[-1].turns else []
+
+    def _update(self, session: Any) -> None:
+        session = _object(session, "session")
+        if session.get("type", "transcription") != "transcription":
+            raise _EventError("invalid_value", "this server transcribes only", "session.type")
+        given = _object(
+            _object(session.get("audio", {}), "session.audio").get("input", {}), "session.audio.input"
+        )
+        wanted = self._input | {name: given[name] for name in self._input if name in given}
+        self._take(wanted, session.get("include", self._include))
+
+    def _update_beta(self, session: Any) -> None:
+        session, wanted = _object(session, "session"), dict(self._input)
+        if "input_audio_format" in session:
+            kind = _BETA.get(str(session["input_audio_format"]))
+            if kind is None:
+                raise _EventError(
+                    "invalid_value", f"must be one of {', '.join(_BETA)}", "session.input_audio_format"
+                )
+            wanted["format"] = {"type": kind}
+        for name, old in (
+            ("transcription", "input_audio_transcription"),
+            ("turn_detection", "turn_detection"),
+        ):
+            if old in session:
+                wanted[name] = session[old]
+        self._take(wanted, session.get("include", self._include))
+
+    def _take(self, wanted: dict[str, Any], include: Any) -> None:
+        where = "session.audio.input"
+        form = _object(wanted["format"], f"{where}.format")
+        kind = form.get("type", "audio/pcm")
+        if not isinstance(kind, str) or kind not in _FORMATS:
+            raise _EventError(
+                "invalid_value", f"must be one of {', '.join(_FORMATS)}", f"{where}.format.type"
+            )
+        encoding, rate = _FORMATS[kind]
+        if kind == "audio/pcm":
+            rate = form.get("rate", rate)
+            if isinstance(rate, bool) or not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
+                raise _EventError(
+                    "invalid_value", f"from {RATES[0]} to {RATES[1]} Hz", f"{where}.format.rate"
+                )
+        if self._open and not self._sessions[-1].turns and (encoding, rate) != (self._encoding, self._rate):
+            raise _EventError(
+                "invalid_value", "the buffer holds audio: commit or clear it first", f"{where}.format"
+            )
+        rules = _rules(wanted["turn_detection"], f"{where}.turn_detection")
+        text = _text(wanted | {"include": include})
+        if len(text) > 20_000 or text.count("{") + text.count("[") > 100:
+            raise _EventError("invalid_value", "the session's settings are too long", "session")
+        self._rules, self._encoding, self._rate = rules, encoding, rate
+        self._input, self._include = wanted, include
+
+    # ---- events out
+
+    def _tell(self, session: _Session, event: Event) -> list[str]:
+        match event:
+            case Partial():
+                return [*self._began(session, event), *self._delta(session, session.new.partial(event.text))]
+            case Final():
+                messages = self._began(session, event)
+                messages += self._delta(session, session.new.final(event.text))
+                session.texts.append(event.text)
+                if session.turns and not session.committed:
+                    messages.append(
+                        self._event(
+                            "input_audio_buffer.speech_stopped",
+                            audio_end_ms=self._ms(event.end),
+                            item_id=session.item,
+                        )
+                    )
+                    messages.append(self._committed(session))
+                    messages.append(self._completed(session, event.end - event.start))
+                    session.next_item()
+                return messages
+            case Ended() if session.committed:
+                return [self._completed(session, event.duration)]
+        return []
+
+    def _began(self, session: _Session, event: Partial | Final) -> list[str]:
+        said, session.said = session.said, True
+        if said or not session.turns or session.committed:
+            return []
+        start = self._ms(event.words[0].start)
+        return [self._event("input_audio_buffer.speech_started", audio_start_ms=start, item_id=session.item)]
+
+    def _delta(self, session: _Session, text: str) -> list[str]:
+        if not text:
+            return []
+        return [self._event(f"{_TRANSCRIPTION}.delta", item_id=session.item, content_index=0, delta=text)]
+
+    def _committed(self, session: _Session) -> str:
+        previous, self._previous = self._previous, session.item
+        return self._event("input_audio_buffer.committed", previous_item_id=previous, item_id=session.item)
+
+    def _completed(self, session: _Session, seconds: float) -> str:
+        return self._event(
+            f"{_TRANSCRIPTION}.completed",
+            item_id=session.item,
+            content_index=0,
+            transcript=" ".join(session.texts),
+            usage={"type": "duration", "seconds": round(seconds, 3)},
+        )
+
+    def _error(self, code: str, message: str, param: str | None = None, event_id: str | None = None) -> str:
+        kind = "server_error" if code == "engine" else "invalid_request_error"
+        error = {"type": kind, "code": code, "message": message, "param": param, "event_id": event_id}
+        return self._event("error", error=error)
+
+    def _event(self, kind: str, **fields: Any) -> str:
+        self._count += 1
+        return to_json({"type": kind, "event_id": f"event_{self._id[5:]}_{self._count}"} | fields)
+
+    def _ms(self, seconds: float) -> int:
+        return round(1000 * (self._before + seconds))
+
+    def _session(self) -> dict[str, Any]:
+        return {
+            "type": "transcription",
+            "id": self._id,
+            "object": "realtime.transcription_session",
+            "audio": {"input": self._input},
+            "include": self._include,
+        }
+
+    def _session_beta(self) -> dict[str, Any]:
+        beta = {value: name for name, value in _BETA.items()}
+        return {
+            "id": self._id,
+            "object": "realtime.transcription_session",
+            "input_audio_format": beta[self._input["format"].get("type", "audio/pcm")],
+            "input_audio_transcription": self._input["transcription"],
+            "turn_detection": self._input["turn_detection"],
+        }
+
+
+def _text(value: Any) -> str:
+    try:
+        return to_json(value)
+    except RecursionError:
+        return "[" * 1000
+
+
+def _rules(value: Any, where: str) -> Rules:
+    if value is None:
+        return _LONGEST
+    silence = _object(value, where).get("silence_duration_ms", 500)
+    if isinstance(silence, bool) or not isinstance(silence, int | float) or not 0 <= silence <= 60_000:
+        raise _EventError("invalid_value", "from 0 to 60000", f"{where}.silence_duration_ms")
+    return Rules(silence=max(0.1, silence / 1000))
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _EventError("invalid_type", "an object is expected", where)
+    return value

@@ -1,0 +1,81 @@
+"""WeNet's streaming Conformer: final.pt beside train.yaml and units.txt -> bundle -> outputs, whole, masked and streamed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from asr import bundle
+from asr.convert import wenet
+from asr.encoders import Chunk
+from asr.errors import BundleError
+from convert import peers
+
+NAME = "wenet-conformer"
+CHUNKS = {"4_left2": Chunk(4, 8), "8_left1": Chunk(8, 8)}
+
+
+def checkpoint(folder: Path, conf: dict[str, Any] | None = None, **changes: Any) -> Path:
+    config = peers.config(NAME) | changes
+    config["encoder_conf"] |= conf or {}
+    units = enumerate(config.pop("units"))
+    (folder / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in units), encoding="utf-8")
+    (folder / "train.yaml").write_text(yaml.safe_dump(config))
+    (folder / "final.pt").write_bytes(peers.pickled(peers.tensors(NAME)))
+    return folder / "final.pt"
+
+
+def test_whole_masked_and_streamed(tmp_path: Path) -> None:
+    result = wenet.convert(checkpoint(tmp_path))
+    assert result.left_over == ()
+    model, golden = bundle.load(result.model.save(tmp_path / "bundle")), peers.values(NAME)
+    # WeNet takes features of 16-bit integers, and normalizes them in its encoder
+    x = golden["features"] = model.features.normalize(golden["features"] - 2 * math.log(1 << 15))
+    peers.assert_alone(model, golden)
+    for name, chunk in CHUNKS.items():
+        y, y_lens = peers.masked(model, x, golden["feature_lens"], chunk)
+        for i, length in enumerate(y_lens.tolist()):
+            peers.assert_close(y[i, :length], golden[f"chunk{name}.encoder_out"][i, :length])
+        length = int(y_lens[0])
+        theirs = golden[f"stream{name}.encoder_out"][:, :length]
+        peers.assert_close(peers.streamed(model, x[:1], chunk)[:, :length], theirs)
+
+
+def test_what_cannot_be_converted_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        BundleError, match="encoder_conf.selfattention_layer_type: 'rope_abs_selfattn' has no"
+    ):
+        wenet.convert(checkpoint(tmp_path, {"selfattention_layer_type": "rope_abs_selfattn"}))
+    with pytest.raises(BundleError, match="encoder: 'squeezeformer' has no counterpart"):
+        wenet.convert(checkpoint(tmp_path, encoder="squeezeformer"))
+    path = checkpoint(tmp_path)
+    (tmp_path / "units.txt").unlink()
+    with pytest.raises(BundleError, match="units.txt, the units that train.yaml names, are not found"):
+        wenet.convert(path)
+    path.write_bytes(b"")
+    with pytest.raises(BundleError, match="not a checkpoint that can be read safely"):
+        wenet.convert(path)
+
+
+def test_units_are_the_tokens(tmp_path: Path) -> None:
+    tokenizer = wenet.convert(checkpoint(tmp_path)).model.tokenizer
+    assert tokenizer.size == 13
+    assert tokenizer.decode([2, 3, 12]) == "\u4e00\u4e01"
+    assert tokenizer.encode("\u4e00") == [2]
+
+
+def test_its_variants_stream_as_they_mask(tmp_path: Path) -> None:
+    """Places of keys and padding in front of the gate, in float64: with a state that begins and one that goes on."""
+    model = wenet.convert(checkpoint(tmp_path)).model.double()
+    x = peers.values(NAME)["features"][:1].double()
+    for chunk in CHUNKS.values():
+        y, y_lens = peers.masked(model, x, torch.tensor([x.shape[1]]), chunk)
+        length = int(y_lens)
+        torch.testing.assert_close(
+            peers.streamed(model, x, chunk)[:, :length], y[:, :length], atol=1e-9, rtol=0
+        )

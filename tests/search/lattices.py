@@ -1,0 +1,119 @@
+"""Small lattices whose every path can be counted, and what tests of search have in common."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from asr.heads import BLANK, CTC, CTCConfig, Emission, Transducer, TransducerConfig
+from asr.search.beam import Hypothesis
+from asr.search.config import SearchConfig
+from asr.search.plan import Plan
+from asr.tokenizer import Tokenizer
+
+ALL = 64  # hypotheses: more than there are texts in what is searched exhaustively here
+
+
+def tokenizer(pieces: str) -> Tokenizer:
+    """One token a character, after the blank; "▁" is the space."""
+    return Tokenizer.from_bytes("characters", json.dumps({"characters": ["<blk>", *pieces]}).encode())
+
+
+def ctc(vocabulary: int, *, dim: int = 4, seed: int = 0, loud: float = 3.0) -> CTC:
+    torch.manual_seed(seed)
+    head = CTC(CTCConfig(), dim, vocabulary).double().eval()
+    with torch.no_grad():
+        head.output.weight *= loud
+    return head
+
+
+def transducer(vocabulary: int, *, dim: int = 4, seed: int = 0, loud: float = 4.0) -> Transducer:
+    torch.manual_seed(seed)
+    head = Transducer(TransducerConfig(predictor_dim=8, joiner_dim=8), dim, vocabulary).double().eval()
+    with torch.no_grad():
+        head.output.weight *= loud
+    return head
+
+
+def head_of(kind: str, vocabulary: int, **options: Any) -> Any:
+    return (ctc if kind == "ctc" else transducer)(vocabulary, **options)
+
+
+def frames(shape: tuple[int, ...], seed: int) -> Tensor:
+    return 2 * torch.randn(*shape, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.inference_mode()
+def search(
+    head: Any,
+    y: Tensor,
+    lens: Tensor,
+    configs: list[SearchConfig],
+    tokens: Tokenizer,
+    cuts: tuple[int, ...] = (),
+) -> list[list[Hypothesis]]:
+    """Each stream's whole hypotheses; the frames come in pieces that end at `cuts`."""
+    plan = Plan(configs, tokens)
+    state = head.init_state(len(y), plan)
+    found: list[list[Emission]] = [[] for _ in y]
+    for begin, end in zip((0, *cuts), (*cuts, y.shape[1]), strict=True):
+        new, state = head.step(y[:, begin:end], (lens - begin).clamp(0, end - begin), state, plan)
+        for all_of_one, of_step in zip(found, new, strict=True):
+            all_of_one += of_step
+    return [
+        [Hypothesis(emissions + h.emissions, h.score) for h in hypotheses]
+        for emissions, hypotheses in zip(found, head.finish(state, plan), strict=True)
+    ]
+
+
+def text(hypothesis: Hypothesis) -> tuple[int, ...]:
+    return tuple(e.token for e in hypothesis.emissions)
+
+
+def agree(one: list[Hypothesis], other: list[Hypothesis]) -> None:
+    """The same tokens on the same frames, with the same scores but for rounding."""
+    assert [[e[:2] for e in h.emissions] for h in one] == [[e[:2] for e in h.emissions] for h in other]
+    assert [e[2] for h in one for e in h.emissions] == pytest.approx(
+        [e[2] for h in other for e in h.emissions]
+    )
+    assert [h.score for h in one] == pytest.approx([h.score for h in other])
+
+
+@torch.inference_mode()
+def every_text(head: Any, y: Tensor, penalty: float = 0.0) -> dict[tuple[int, ...], float]:
+    """(U, D) -> the log-probability of every text: the sum over all paths, counted one by one."""
+    sums = defaultdict(list)
+    vocabulary = head.output.weight.shape[0]
+    for path in product(range(vocabulary), repeat=len(y)):
+        if isinstance(head, CTC):
+            labels = tuple(t for i, t in enumerate(path) if t != BLANK and (i == 0 or path[i - 1] != t))
+        else:
+            labels = tuple(t for t in path if t != BLANK)
+        sums[labels].append(path)
+    scores = {}
+    for labels, paths in sums.items():
+        scores[labels] = float(
+            torch.stack([path_score(head, y, path, penalty) for path in paths]).logsumexp(0)
+        )
+    return scores
+
+
+def path_score(head: Any, y: Tensor, path: tuple[int, ...], penalty: float) -> Tensor:
+    """One token or blank a frame."""
+    if isinstance(head, CTC):
+        x = head.log_probabilities(y)
+    else:
+        tokens = [BLANK] * head.config.context
+        contexts = []
+        for token in path:
+            contexts.append(tokens[-head.config.context :])
+            tokens += [token] if token != BLANK else []
+        x = head.join(head.encoder_projection(y), head.predict(torch.tensor(contexts)))
+    x = torch.cat([x[:, :1] - penalty, x[:, 1:]], 1).log_softmax(-1)
+    return x[torch.arange(len(y)), torch.tensor(path)].sum()

@@ -1,0 +1,101 @@
+"""What phrases do: recall of rare words with a list of them, and the word error rate with phrases nobody says.
+
+    python tools/bench/biasing.py data/mini/dev.jsonl.gz
+    python tools/bench/biasing.py robotutor/test.jsonl.gz --model runs/english/bundle --rare 2 --boosts 1,1.5,2
+
+Rare are the words that the manifest has at most `--rare` times. The distractors are names put together of parts of the
+manifest's words, none of them a word of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import kaldialign
+import torch
+
+import asr
+from asr.audio import SAMPLE_RATE
+from asr.dataset import DataConfig
+from asr.evaluate import count_errors, spread_loader
+from asr.paths import embedded_model
+from asr.search.config import SearchConfig
+from asr.transcribe import transcribe_files
+
+
+def distractors(words: Sequence[str], count: int) -> list[str]:
+    """Names of one or two parts, cut out of the words and put together anew."""
+    chosen, known = random.Random(0), set(words)
+    longer = [word for word in sorted(known) if len(word) > 2] or sorted(known)
+    found: dict[str, None] = {}
+    while len(found) < count:
+        names = []
+        for _ in range(chosen.choice((1, 1, 2))):
+            first, last = chosen.choice(longer), chosen.choice(longer)
+            names.append(first[: chosen.randint(1, len(first))] + last[-chosen.randint(1, len(last)) :])
+        if not known & set(names):
+            found[" ".join(names)] = None
+    return list(found)
+
+
+def recall(texts: Sequence[str], found: Sequence[str], words: set[str]) -> tuple[int, int]:
+    hits = said = 0
+    for text, hypothesis in zip(texts, found, strict=True):
+        for reference, heard in kaldialign.align(text.split(), hypothesis.split(), "*"):
+            said += reference in words
+            hits += reference in words and reference == heard
+    return hits, said
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--rare", type=int, default=3, help="words that come at most so often")
+    parser.add_argument("--boosts", default="1.5")
+    parser.add_argument("--distractors", type=int, default=1000)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = asr.load(options.model or embedded_model()).eval()
+    config = DataConfig(train=(), max_duration=120, max_seconds=120, speeds=(1.0,), workers=0)
+    samples, texts = [], []
+    for batch in spread_loader((options.manifest,), config, model.tokenizer, limit=options.limit):
+        samples += [row[:n].numpy() for row, n in zip(batch.samples, batch.sample_lens.tolist(), strict=True)]
+        texts += [text.lower() for text in batch.texts]
+    words = [word for text in texts for word in text.split()]
+    rare = {word for word in words if words.count(word) <= options.rare}
+    others = distractors(words, options.distractors)
+    seconds = sum(map(len, samples)) / SAMPLE_RATE
+    print(
+        f"{len(texts)} utterances, {seconds:.0f} s, {len(words)} words; {len(rare)} rare, {len(others)} distractors"
+    )
+    print(f"{'head':<12}{'search':<10}{'boost':>6}  {'phrases':<22}{'WER %':>8}{'rare words found':>20}")
+    for head in model.heads:
+        for kind in ("greedy", "beam"):
+            plain = True
+            for boost in map(float, options.boosts.split(",")):
+                lists = {"none": [], "rare": sorted(rare), "rare and distractors": [*sorted(rare), *others]}
+                for name, phrases in (lists | {"distractors": others}).items():
+                    if name == "none" and not plain:
+                        continue
+                    plain = False
+                    search = SearchConfig(kind=kind, phrases=tuple(phrases), phrase_boost=boost)  # type: ignore[arg-type]
+                    results = transcribe_files(model, samples, head=head, search=search)
+                    found = [result.text.lower() for _, result in results]  # type: ignore[union-attr]
+                    hits, said = recall(texts, found, rare)
+                    wer = 100 * count_errors(texts, found).rate
+                    print(
+                        f"{head:<12}{kind:<10}{boost:>6}  {name:<22}{wer:8.2f}{f'{hits} of {said}':>20}",
+                        flush=True,
+                    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""ESPnet's encoders on random weights: writes tests/golden/espnet-*.
+
+In an environment with torch, and espnet==202511 and typeguard installed without their dependencies:
+    PYTHONPATH=. python tools/golden/from_espnet.py
+"""
+
+from __future__ import annotations
+
+import espnet
+import torch
+from common import BINS, features, randomise, write
+from espnet2.asr.ctc import CTC
+from espnet2.asr.encoder.branchformer_encoder import BranchformerEncoder
+from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
+from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
+from torch import Tensor, nn
+
+TOKENS = ["<blank>", "<unk>", *(f"▁{chr(97 + i)}" for i in range(10)), "<sos/eos>"]
+COMMON = {
+    "output_size": 16,
+    "attention_heads": 2,
+    "num_blocks": 3,
+    "dropout_rate": 0.1,
+    "positional_dropout_rate": 0.1,
+    "attention_dropout_rate": 0.1,
+    "input_layer": "conv2d",
+    "rel_pos_type": "latest",
+    "pos_enc_layer_type": "rel_pos",
+}
+CONFORMER = {
+    "linear_units": 24,
+    "macaron_style": True,
+    "selfattention_layer_type": "rel_selfattn",
+    "activation_type": "swish",
+    "use_cnn_module": True,
+    "cnn_module_kernel": 7,
+}
+CGMLP = {"cgmlp_linear_units": 40, "cgmlp_conv_kernel": 7, "attention_layer_type": "rel_selfattn"}
+E_BRANCHFORMER = {
+    "linear_units": 24,
+    "positionwise_layer_type": "linear",
+    "use_ffn": True,
+    "macaron_ffn": True,
+    "merge_conv_kernel": 5,
+}
+CASES = {
+    "conformer": (ConformerEncoder, "conformer", COMMON | CONFORMER),
+    "branchformer": (BranchformerEncoder, "branchformer", COMMON | CGMLP | {"merge_method": "concat"}),
+    "branchformer-learned": (
+        BranchformerEncoder,
+        "branchformer",
+        COMMON
+        | CGMLP
+        | {"merge_method": "learned_ave", "use_linear_after_conv": True, "gate_activation": "swish"},
+    ),
+    "branchformer-fixed": (
+        BranchformerEncoder,
+        "branchformer",
+        COMMON | CGMLP | {"merge_method": "fixed_ave", "cgmlp_weight": [0.3, 0.5, 1.0]},
+    ),
+    "e-branchformer": (EBranchformerEncoder, "e_branchformer", COMMON | CGMLP | E_BRANCHFORMER),
+    "e-branchformer-plain": (
+        EBranchformerEncoder,
+        "e_branchformer",
+        COMMON | CGMLP | {"use_ffn": False, "input_layer": "conv2d8", "merge_conv_kernel": 3},
+    ),
+}
+SEEDS = (0, 3, 4, 5, 6, 7)
+ABOUT = """{kind} of ESPnet {version} (Apache 2.0) on random weights, and its CTC layer, in eval mode and full context.
+
+- `model.safetensors`: the tensors under their names in an ESPnet checkpoint (`valid.acc.ave.pth`).
+- `config.yaml`: the part of ESPnet's `config.yaml` that describes them.
+- `io.safetensors`: `features` (B, T, 80), `feature_lens`; `encoder_out`, `encoder_out_lens` and `ctc_log_probs` of the
+  batch; `alone.I.*`, the same of utterance I by itself. ESPnet's convolutions read the padding of shorter utterances,
+  so the second row of the batch differs from `alone.1`.
+
+Written by `tools/golden/from_espnet.py`."""
+
+
+class Whole(nn.Module):
+    """The names of ESPnetASRModel."""
+
+    def __init__(self, encoder: nn.Module, ctc: CTC) -> None:
+        super().__init__()
+        self.encoder, self.ctc = encoder, ctc
+
+
+def run(model: Whole, x: Tensor, lens: Tensor) -> dict[str, Tensor]:
+    y, y_lens, _ = model.encoder(x.clone(), lens)
+    return {"encoder_out": y, "encoder_out_lens": y_lens, "ctc_log_probs": model.ctc.log_softmax(y)}
+
+
+@torch.inference_mode()
+def main() -> None:
+    for seed, (name, (kind, key, conf)) in zip(SEEDS, CASES.items(), strict=True):
+        model = Whole(kind(BINS, **conf), CTC(len(TOKENS), conf["output_size"])).eval()
+        randomise(model, seed)
+        x, lens = features(seed)
+        values = {"features": x, "feature_lens": lens, **run(model, x, lens)}
+        for i, length in enumerate(lens.tolist()):
+            for k, y in run(model, x[i : i + 1, :length], lens[i : i + 1]).items():
+                values[f"alone.{i}.{k}"] = y
+        config = {
+            "frontend": "default",
+            "frontend_conf": {"fs": "16k", "n_fft": 512, "hop_length": 160},
+            "normalize": None,
+            "encoder": key,
+            "encoder_conf": conf,
+            "decoder": None,
+            "model_conf": {"ctc_weight": 1.0},
+            "token_type": "char",
+            "token_list": TOKENS,
+        }
+        about = ABOUT.format(kind=kind.__name__, version=espnet.__version__)
+        write(f"espnet-{name}", weights=model.state_dict(), values=values, config=config, about=about)
+
+
+if __name__ == "__main__":
+    main()
