@@ -1,7 +1,7 @@
 """Rill: train, transcribe and stream speech recognition from one model file.
 
 >>> import asr
->>> model = asr.load("data/models/mini")
+>>> model = asr.load("data/models/english")
 >>> model.transcribe("recording.wav").text
 """
 

@@ -132,7 +132,8 @@ class RelativePositions(nn.Module):
         """Encodings of key - query = -(left + group) ... group - 1, in the dtype and on the device of `like`."""
         reach = left + group
         if len(self.table) <= 2 * reach or self.table.dtype != like.dtype or self.table.device != like.device:
-            self.table = self._encode(max(reach, len(self.table) // 2)).to(like)
+            with torch.inference_mode(False):  # training may need what decoding left here
+                self.table = self._encode(max(reach, len(self.table) // 2)).to(like)
         zero = len(self.table) // 2
         return self.table[zero - reach : zero + group]
 

@@ -359,10 +359,7 @@ class Zipformer(nn.Module):
         size, left = size // factor, left // factor
         end = (lens + factor - 1) // factor
         begin = -(position // factor).clamp(max=left)
-        frames = torch.arange(x.shape[1] // factor, device=x.device)
-        return Context(
-            Seen(size, left, begin, end), (frames >= end[:, None])[..., None], self.positions(left, size, x)
-        )
+        return Context(Seen(size, left, begin, end), self.positions(left, size, x))
 
     def _feature_masks(self, x: Tensor) -> list[Tensor]:
         """Training drops the channels that wider stacks add, for some groups of frames, at all rates alike."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from asr.encoders.regularizers import Balancer, Schedule, Scheduled, Whiten, limit_gradient
 from asr.native import chunk_causal_convolution, depthwise_convolution, swoosh_l, swoosh_r
 from asr.native.attention import Seen, attention_values, attention_weights
+from asr.native.gates import bypass, gate, masked_swoosh_l
 
 __all__ = [
     "Attention",
@@ -44,12 +45,10 @@ def scaled_linear(inputs: int, outputs: int, *, scale: float, bias: bool = True)
 class Context:
     """What the frames of one step may see, at the rate of one stack.
 
-    padding: (B, U, 1), the frames after the end; positions: (L + 2 c, P), encodings of key - query from -(L + c) to
-    c - 1.
+    positions: (L + 2 c, P), encodings of key - query from -(L + c) to c - 1.
     """
 
     seen: Seen
-    padding: Tensor
     positions: Tensor
 
     def remember(self, cache: Tensor, x: Tensor) -> Tensor:
@@ -121,7 +120,7 @@ class Bypass(Scheduled):
             scale = limit_gradient(scale, self.now(self.least), 1.0)
             if self.skip_rate is not None and (rate := self.now(self.skip_rate)) > 0:
                 scale = scale * (torch.rand(len(x), 1, 1, device=x.device) >= rate).to(x.dtype)
-        return torch.addcmul(x, y - x, scale.to(x.dtype))
+        return bypass(x, y, scale.to(x.dtype))
 
 
 class AttentionWeights(Scheduled):
@@ -145,8 +144,8 @@ class AttentionWeights(Scheduled):
         """(B, U, D) -> weights (B, n, H, c, L + c), those of the first head (B, n, 1, c, L + c), the next key cache."""
         x = self.project(x)
         query, key, place = x.split(self.sizes, -1)
-        if self.training:
-            x = torch.cat([query, self.whiten(self.balancer(key)), place], -1)
+        if (regular := self.whiten(self.balancer(key))) is not key:
+            x = torch.cat([query, regular, place], -1)
         table = self.project_positions(self._distances(context)).t()
         weights, first = attention_weights(
             x, keys, table, context.seen, heads=self.heads,
@@ -209,9 +208,11 @@ class FeedForward(Scheduled):
         self.whiten = Whiten(Schedule((0.0, 15.0), (20000.0, 7.5)))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = swoosh_l(self.balancer(self.project_in(x)))
+        x = self.balancer(self.project_in(x))
         if self.training:  # one mask for all frames of an utterance
-            x = x * F.dropout(x.new_ones(len(x), 1, x.shape[2]), self.now(self.dropout))
+            x = masked_swoosh_l(x, F.dropout(x.new_ones(len(x), 1, x.shape[2]), self.now(self.dropout)))
+        else:
+            x = swoosh_l(x)
         return self.whiten(self.project_out(x))
 
 
@@ -247,9 +248,11 @@ class Convolution(Scheduled):
 
     def forward(self, x: Tensor, context: Context, past: Tensor) -> tuple[Tensor, Tensor]:
         """(B, U, D), (B, kernel // 2, D) -> (B, U, D), the next past."""
-        x, gate = self.project_in(x).chunk(2, -1)
-        x = x * self.balancer_in(gate).sigmoid()
-        x = x.masked_fill(context.padding, 0.0)
+        x = self.project_in(x)
+        value, opening = x.chunk(2, -1)
+        if (balanced := self.balancer_in(opening)) is not opening:
+            x = torch.cat([value, balanced], -1)
+        x = gate(x, context.seen.end)
         (weight, bias), chunk = self.chunkwise.parameters(), context.seen.chunk
         if self.causal:
             (past_weight, past_bias), edges = self.past.parameters(), self._edges(chunk)

@@ -41,6 +41,10 @@ _ARGUMENTS: dict[str, list[type]] = {
     "rill_multiplies_bytes": [],
     "rill_zipformer_block": [c_void_p, c_void_p],
     "rill_zipformer_block_work": [c_void_p, c_void_p],
+    "rill_swoosh_masked": [*[c_void_p] * 4, *[c_int64] * 3, c_int],
+    "rill_gate": [*[c_void_p] * 4, *[c_int64] * 3, c_int],
+    "rill_bypass": [*[c_void_p] * 4, *[c_int64] * 3, c_int],
+    "rill_bypass_gradient": [*[c_void_p] * 7, *[c_int64] * 3, c_int],
     "rill_depthwise": [*[c_void_p] * 6, *[c_int64] * 9, c_int],
     "rill_depthwise_gradient": [*[c_void_p] * 10, *[c_int64] * 9, c_int],
 }

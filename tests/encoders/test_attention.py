@@ -145,6 +145,16 @@ def test_no_mask_where_all_is_seen() -> None:
     assert all(block.mask is not None for block in young.blocks) and young.stale is not None
 
 
+def test_decoding_leaves_nothing_that_training_cannot_use() -> None:
+    layer, positions = attention(), RelativePositions(DIM)
+    x, lens, position = torch.randn(1, 8, DIM, dtype=torch.float64), torch.tensor([8]), torch.tensor([0])
+    for inference in (True, False):
+        with torch.inference_mode(inference):
+            y, _ = layer(x, Context.of(x, lens, position, Chunk(4, 8), positions), layer.init_state(1, 8))
+    y.sum().backward()
+    assert layer.project_positions.weight.grad is not None
+
+
 def test_heads_that_do_not_divide() -> None:
     with pytest.raises(ValueError, match="5 heads do not divide 12"):
         Attention(12, 5)

@@ -116,10 +116,10 @@ def test_mixed_choices_in_a_batch_say_what_each_says_alone(kind: str) -> None:
             {}, {"blank_penalty": 1.0}, {"phrases": ("abc",)}, {"phrases": ("cc", "ba"), "phrase_boost": 3.0},
             {"phrases": ("b",), "blank_penalty": -1.0},
         ]  # fmt: skip
-        configs = [
-            beam(size, **options) if size else SearchConfig(**{"phrases": ("a",)} | options)
-            for options in mixed
-        ]
+        choices = [
+            {"phrases": ("a",)} | options for options in mixed
+        ]  # with phrases and without cannot share a step
+        configs = [beam(size, **options) if size else SearchConfig(**options) for options in choices]
         together = search(head, y, lens, configs, ABC)
         for b, config in enumerate(configs):
             (alone,) = search(head, y[b : b + 1], lens[b : b + 1], [config], ABC)

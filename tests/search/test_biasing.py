@@ -81,15 +81,18 @@ def error_rate(dev: list[tuple[np.ndarray, str]], results: list[Transcript]) -> 
 
 @pytest.mark.slow
 def test_rare_words_rise_and_distractors_do_no_harm(model: Model, dev: list[tuple[np.ndarray, str]]) -> None:
-    plain = decoded(model, dev, "ctc", SearchConfig(kind="beam"))
-    listed = decoded(model, dev, "ctc", SearchConfig(kind="beam", phrases=RARE))
+    def beam(*phrases: str) -> SearchConfig:
+        return SearchConfig(kind="beam", phrases=phrases, phrase_boost=1.5)
+
+    plain = decoded(model, dev, "ctc", beam())
+    listed = decoded(model, dev, "ctc", beam(*RARE))
     assert recalled(dev, listed) >= recalled(dev, plain) + 3
     assert error_rate(dev, listed) < error_rate(dev, plain)
     boosted = {word.text for result in listed for word in result.words if word.phrase}
     assert boosted and boosted <= {word.upper() for word in RARE}
-    among = decoded(model, dev, "ctc", SearchConfig(kind="beam", phrases=(*RARE, *distractors(1000))))
+    among = decoded(model, dev, "ctc", beam(*RARE, *distractors(1000)))
     assert recalled(dev, among) > recalled(dev, plain)
-    others = decoded(model, dev, "ctc", SearchConfig(kind="beam", phrases=distractors(1000)))
+    others = decoded(model, dev, "ctc", beam(*distractors(1000)))
     assert abs(error_rate(dev, others) - error_rate(dev, plain)) < 0.5
 
 

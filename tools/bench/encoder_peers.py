@@ -162,7 +162,6 @@ PEERS: dict[str, Callable[[], Peer]] = {
     "e_branchformer (ESPnet)": _e_branchformer,
     "squeezeformer (NeMo)": _squeezeformer,
 }
-"""By the kind of ours that has the same shape. Each raises ImportError or AttributeError where its project is absent, or
-too new."""
+"""By the kind of ours that has the same shape. Where the project is absent: ImportError; too new: AttributeError."""
 
 logging.disable(logging.WARNING)  # NeMo tells on import what it could do with other packages

@@ -6,8 +6,8 @@
 
 It needs nothing but torch, so that it runs in an environment where a peer is installed, too. Columns: parameters;
 real-time factor of a forward pass in full context; seconds of forward and backward; milliseconds of a step with 2.56 s
-of left context, for chunks of 320 and 640 ms and some batches; megabytes that a forward pass of some minutes takes beside
-the model, ours in chunks of 640 ms, a peer's as it is.
+of left context, for chunks of 320 and 640 ms and some batches; megabytes that a forward pass of some minutes takes
+beside the model, ours in chunks of 640 ms, a peer's as it is.
 
 One round after another measures all encoders in turn, and the best of the rounds counts: machines are noisy, and what
 is compared must have been measured at the same time. Quote ratios.
