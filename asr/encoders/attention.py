@@ -85,7 +85,8 @@ class Context:
         if self.stale is not None:
             cache = cache.masked_fill(self.stale, 0.0)
         x = torch.cat([cache.to(x.dtype), x], 1)
-        return x, x[:, x.shape[1] - self.left :]
+        last = x[:, x.shape[1] - self.left :]
+        return x, last.clone() if x.shape[1] > 2 * self.left else last  # a view would keep all of a long x
 
 
 def _blocks(

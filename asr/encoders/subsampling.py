@@ -54,7 +54,11 @@ class Stage(nn.Module):
         self.left, self.round, self.inputs = LEFT[padding], ROUND[padding], inputs
         groups = inputs if separable else 1
         self.beside = {"same": (1, 1), "causal": (2, 1), "valid": (0, 0)}[padding]
-        self.convolution = nn.Conv2d(inputs, channels, KERNEL, stride=STRIDE, groups=groups)
+        beside = (
+            0,
+            self.beside[0],
+        )  # a zero more than there may be is behind: `forward` leaves off its column
+        self.convolution = nn.Conv2d(inputs, channels, KERNEL, stride=STRIDE, padding=beside, groups=groups)
         self.pointwise = nn.Linear(channels, channels) if separable else nn.Identity()
 
     def width(self, features: int) -> int:
@@ -69,8 +73,9 @@ class Stage(nn.Module):
         if bool(outside.any()):
             x = x.masked_fill(outside[:, :, None, None], 0.0)
         x = torch.cat([left.to(x.dtype), x], 1)
-        y = self.convolution(F.pad(x, (0, 0, *self.beside)).movedim(-1, 1)).movedim(1, -1)
-        return F.relu(self.pointwise(y)), x[:, x.shape[1] - self.left :]
+        left = x[:, x.shape[1] - self.left :].clone()  # a view would keep all of x
+        y = self.convolution(x.movedim(-1, 1)).movedim(1, -1)[:, :, : self.width(x.shape[2])]
+        return F.relu(self.pointwise(y), inplace=True), left
 
 
 class Subsampling(nn.Module):

@@ -3,8 +3,8 @@
     python tools/bench/biasing.py data/mini/dev.jsonl.gz
     python tools/bench/biasing.py robotutor/test.jsonl.gz --model runs/english/bundle --rare 2 --boosts 1,1.5,2
 
-Rare are the words that the manifest has at most `--rare` times. The distractors are names put together of parts of the
-manifest's words, none of them a word of it.
+Rare are the words that the manifest has at most `--rare` times. The distractors are those of `--list`, a phrase a line;
+without, names put together of parts of the manifest's words, none of them a word of it: the hardest there are.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--rare", type=int, default=3, help="words that come at most so often")
     parser.add_argument("--boosts", default="1.5")
     parser.add_argument("--distractors", type=int, default=1000)
+    parser.add_argument("--list", type=Path)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -72,6 +73,11 @@ def main() -> None:
     words = [word for text in texts for word in text.split()]
     rare = {word for word in words if words.count(word) <= options.rare}
     others = distractors(words, options.distractors)
+    if options.list:
+        listed = dict.fromkeys(line.strip().lower() for line in options.list.read_text().splitlines())
+        others = [line for line in listed if line and not set(line.split()) & set(words)][
+            : options.distractors
+        ]
     seconds = sum(map(len, samples)) / SAMPLE_RATE
     print(
         f"{len(texts)} utterances, {seconds:.0f} s, {len(words)} words; {len(rare)} rare, {len(others)} distractors"
