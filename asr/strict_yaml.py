@@ -45,6 +45,14 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    # Unicode's own line ends would be read back as spaces, except where double quotes let them be escaped.
+    style = '"' if any(end in text for end in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
 for _name, _number in ("float", _FLOAT), ("int", _INTEGER):
     _short = re.compile(rf"(?=.{{0,{_LONGEST_NUMBER}}}\Z)(?:{_number.pattern})\Z")
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _short, list("-+.0123456789"))

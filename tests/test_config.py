@@ -299,6 +299,12 @@ RECIPE = st.builds(
 )
 
 
+@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029", "\r", "\n"])
+def test_line_ends_of_all_kinds_stay_what_they_are(end: str) -> None:
+    for text in (end, f"a{end}b", f"{end}{end}"):
+        assert yaml.safe_load(config.to_yaml(Recipe(text)))["title"] == text
+
+
 @given(recipe=RECIPE)
 def test_round_trip_through_dict_and_yaml(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert config.from_dict(Recipe, config.to_dict(recipe)) == recipe
