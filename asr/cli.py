@@ -77,6 +77,9 @@ def train(
         Path | None,
         option("Folder of the run. Default: runs/ and the recipe's name.", "--out", "-o", metavar="DIR"),
     ] = None,
+    start: Annotated[
+        Path | None, option("Begin with this model's weights and tokenizer.", "--from", metavar="BUNDLE")
+    ] = None,
 ) -> None:
     """Train a recipe and write the model. The same command goes on where it was stopped.
 
@@ -84,10 +87,11 @@ def train(
     Examples:
       asr train recipes/mini/train.yaml --hours 0.05 --out runs/mini
       asr train recipes/an4/train.yaml train.base_lr=0.03 --out runs/an4-slow
+      asr train recipes/english/train.yaml --from data/models/english
     """
     from asr.training.train import train as run
 
-    typer.echo(run(config, overrides or (), hours=hours, out=out))
+    typer.echo(run(config, overrides or (), hours=hours, out=out, start=start))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from asr import bundle
 from asr import config as configuration
 from asr.dataset import DataConfig, Loader
 from asr.dataset.cuts import text_of
@@ -49,13 +50,21 @@ class RecipeConfig:
     train: TrainConfig = TrainConfig()
 
 
-def build(recipe: RecipeConfig, folder: RunFolder, *, leave_out: Collection[tuple[Path, int]] = ()) -> Model:
+def build(
+    recipe: RecipeConfig,
+    folder: RunFolder,
+    *,
+    leave_out: Collection[tuple[Path, int]] = (),
+    start: Path | None = None,
+) -> Model:
     """The recipe's model with fresh weights, and the folder's tokenizer, trained on the transcripts at first.
 
-    Writes `config.yaml` and the tokenizer into the folder.
+    start: a bundle whose tokenizer and weights a new run begins with. Writes `config.yaml` and the tokenizer into the
+    folder.
 
     Raises:
-        ConfigError: the folder holds a run of another model.
+        ConfigError: the folder holds a run of another model, or `start` is one.
+        BundleError: `start` is no whole bundle.
     """
     path = folder.path / "config.yaml"
     if folder.last.exists() and path.exists():
@@ -67,8 +76,13 @@ def build(recipe: RecipeConfig, folder: RunFolder, *, leave_out: Collection[tupl
                     f"{folder.checkpoints} to start over"
                 )
     stored = folder.path / f"tokenizer.{recipe.tokenizer.kind}"
+    begun = None if start is None or folder.last.exists() else _begin(recipe, start)
     if folder.last.exists() and stored.exists():
         tokenizer = Tokenizer.from_bytes(recipe.tokenizer.kind, stored.read_bytes())
+    elif begun is not None:
+        tokenizer = begun.tokenizer
+        if not rank():
+            stored.write_bytes(tokenizer.to_bytes())
     else:
         manifest = Manifest(recipe.data.train, leave_out=leave_out)
         texts = [text_of(manifest[i], case=recipe.data.case) for i in range(len(manifest))]
@@ -84,7 +98,28 @@ def build(recipe: RecipeConfig, folder: RunFolder, *, leave_out: Collection[tupl
     if not rank():
         path.write_text(configuration.to_yaml(recipe), encoding="utf-8")
     torch.manual_seed(recipe.train.seed)
-    return Model(recipe.model, tokenizer)
+    model = Model(recipe.model, tokenizer)
+    if begun is not None:
+        model.load_state_dict(begun.state_dict())
+    return model
+
+
+def _begin(recipe: RecipeConfig, start: Path) -> Model:
+    """The model of a bundle that a new run of the recipe begins with."""
+    model = bundle.load(start)
+    if model.tokenizer.kind != recipe.tokenizer.kind:
+        raise ConfigError(
+            f"tokenizer.kind: {recipe.tokenizer.kind}, but {start} has a tokenizer of kind {model.tokenizer.kind}; "
+            "training goes on with the tokenizer of the model that it begins with"
+        )
+    for part in ("features", "encoder", "transducer", "ctc"):
+        if getattr(model.config, part) != getattr(recipe.model, part):
+            raise ConfigError(
+                f"model.{part}: not that of {start}, whose weights would have no place; take over `model` from its "
+                "config.yaml"
+            )
+    log.info("beginning with the weights and the tokenizer of %s", start)
+    return model
 
 
 def dev_loader(recipe: RecipeConfig, tokenizer: Tokenizer) -> Loader:

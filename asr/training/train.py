@@ -41,16 +41,17 @@ def train(
     *,
     hours: float | None = None,
     out: str | PathLike[str] | None = None,
+    start: str | PathLike[str] | None = None,
 ) -> Path:
     """Train a recipe to the end of its budget and return the path of the bundle.
 
     Stopped before by Ctrl-C or SIGTERM it returns the path of the run's folder, whose checkpoint is up to date.
     A run that was stopped (by a signal, an error or a power cut) goes on from its last checkpoint when the same
     command is given again. `hours` overrides `train.hours`. `out`, by default `runs/NAME` after the recipe, takes
-    checkpoints, logs and `bundle/`.
+    checkpoints, logs and `bundle/`. `start` is a bundle whose weights and tokenizer the run begins with.
 
     Raises:
-        ConfigError: the recipe is wrong, or `out` holds a run of another model.
+        ConfigError: the recipe is wrong, `out` holds a run of another model, or `start` is another model.
         DataError: bad data, a loss or gradient that is not finite, a full disk.
     """
     recipe = configuration.load(RecipeConfig, config_path, overrides=overrides)
@@ -61,7 +62,7 @@ def train(
     console = Console(stderr=True)
     with _logging(folder, console), quiet():
         torch.set_num_threads(recipe.train.threads or len(os.sched_getaffinity(0)))
-        task = fit(recipe, folder, console)
+        task = fit(recipe, folder, console, start=None if start is None else Path(start))
         if task.share < 1.0:
             log.info("stopped at batch %d; the same command goes on from there", task.progress.batches)
             return folder.path
@@ -74,11 +75,11 @@ def default_folder(config_path: Path) -> Path:
     return Path("runs") / (recipe if config_path.stem == "train" else f"{recipe}-{config_path.stem}")
 
 
-def fit(recipe: RecipeConfig, folder: RunFolder, console: Console) -> Task:
+def fit(recipe: RecipeConfig, folder: RunFolder, console: Console, *, start: Path | None = None) -> Task:
     """Everything up to the last batch; leaves checkpoints in the folder."""
     c = recipe.train
     bad = _check_data(recipe.data)
-    model = build(recipe, folder, leave_out=bad)
+    model = build(recipe, folder, leave_out=bad, start=start)
     loader = Loader(
         recipe.data.train,
         recipe.data,

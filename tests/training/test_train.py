@@ -117,3 +117,18 @@ def test_bad_data_is_told_before_training(recipe: Path, tmp_path: Path):
     with pytest.raises(DataError, match="c3"):
         train(recipe, out=tmp_path / "run")
     assert train(recipe, ["data.skip_bad=true", "train.epochs=1"], out=tmp_path / "run").exists()
+
+
+def test_a_run_begins_with_a_model(recipe: Path, tmp_path: Path):
+    first = bundle.load(train(recipe, ["train.epochs=1"], out=tmp_path / "first"))
+    out = tmp_path / "second"
+    # At a rate of nearly nothing the weights stay; the tokenizer is the model's, whatever the texts hold.
+    path = train(recipe, ["train.epochs=1", "train.base_lr=1e-12"], out=out, start=tmp_path / "first" / "bundle")
+    second = bundle.load(path)
+    assert second.tokenizer.to_bytes() == first.tokenizer.to_bytes()
+    for name, parameter in second.named_parameters():
+        torch.testing.assert_close(parameter, first.get_parameter(name), rtol=0, atol=1e-5)
+    with pytest.raises(ConfigError, match="model.ctc: not that of"):
+        train(recipe, ["model.ctc={dropout: 0.3}"], out=tmp_path / "third", start=path)
+    with pytest.raises(ConfigError, match="tokenizer.kind"):
+        train(recipe, ["tokenizer.kind=bpe"], out=tmp_path / "fourth", start=path)
