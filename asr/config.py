@@ -165,6 +165,7 @@ class _Reader:
         """
         if not isinstance(value, Mapping):
             raise self.wrong(at, kind, value)
+        value = self.moved(getattr(kind, "FORMER", {}), value, at)
         fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
         for key in value:
             if key not in fields:
@@ -181,6 +182,18 @@ class _Reader:
             return kind(**arguments)
         except (ConfigError, ValueError) as error:  # raised by the dataclass's own __post_init__
             raise self.error(at, f"{_dotted(at)}: {error}" if at else str(error)) from error
+
+    def moved(self, former: Mapping[str, str], value: Mapping[str, Any], at: Key) -> Mapping[str, Any]:
+        """Keys that files of earlier versions have, put where they are now: {"width": "joiner.dim"}."""
+        tree = dict(value)
+        for old in [old for old in former if old in value]:
+            outer, inner = former[old].split(".")
+            below = tree.get(outer, {})
+            if not isinstance(below, Mapping) or inner in below:
+                now = _dotted((*at, outer, inner))
+                raise self.error((*at, old), f"{_dotted((*at, old))}: is called {now} now; give that alone")
+            tree[outer] = {**below, inner: tree.pop(old)}
+        return tree
 
     def unknown(self, at: Key, known: Iterable[str]) -> ConfigError:
         near = difflib.get_close_matches(at[-1], list(known), n=1, cutoff=0.5)

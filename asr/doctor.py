@@ -206,6 +206,7 @@ def _small_model() -> Model:
 
     from asr.encoders import Chunk, ZipformerConfig
     from asr.heads import CTCConfig, TransducerConfig
+    from asr.heads.predictors import StatelessConfig
     from asr.model import Model, ModelConfig
     from asr.tokenizer import Tokenizer
 
@@ -218,7 +219,9 @@ def _small_model() -> Model:
         chunks=(Chunk(16, 64),),
     )
     config = ModelConfig(
-        encoder=encoder, transducer=TransducerConfig(predictor_dim=64, joiner_dim=64), ctc=CTCConfig()
+        encoder=encoder,
+        transducer=TransducerConfig(predictor=StatelessConfig(dim=64), joiner_dim=64),
+        ctc=CTCConfig(),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -17,6 +17,7 @@ from asr.encoders import (
     ZipformerConfig,
 )
 from asr.heads import TransducerConfig
+from asr.heads.predictors import LabelEncoderConfig, LSTMConfig, PredictorConfig, StatelessConfig
 from asr.model import Model, ModelConfig
 from asr.tokenizer import Tokenizer
 
@@ -57,11 +58,20 @@ ENCODERS: dict[str, EncoderConfig] = {
 """One small encoder of each kind, and more where a kind has another form."""
 
 
-def small_model(kind: str = "zipformer", *, seed: int = 0) -> Model:
+PREDICTORS: dict[str, PredictorConfig] = {
+    "stateless": StatelessConfig(dim=16),
+    "lstm": LSTMConfig(dim=12, layers=2, embedding=8),
+    "transformer": LabelEncoderConfig(dim=16, layers=2, heads=2, head_dim=4, feed_forward_dim=24, left=2),
+}
+"""One small predictor of each kind."""
+
+
+def small_model(kind: str = "zipformer", *, seed: int = 0, predictor: str = "stateless") -> Model:
     """A model whose heads talk: they are loud, and hear how a frame differs from the average one."""
     torch.manual_seed(seed)
     tokenizer = Tokenizer.train(TEXTS, kind="characters")
-    config = ModelConfig(encoder=ENCODERS[kind], transducer=TransducerConfig(predictor_dim=16, joiner_dim=16))
+    transducer = TransducerConfig(predictor=PREDICTORS[predictor], joiner_dim=16)
+    config = ModelConfig(encoder=ENCODERS[kind], transducer=transducer)
     model = Model(config, tokenizer).eval()
     with torch.no_grad():
         y, _ = model.encode(0.1 * torch.randn(4, 32_000), torch.full((4,), 32_000))

@@ -85,7 +85,7 @@ def test_configurations_of_another_model(saved: Path, tmp_path: Path) -> None:
     config.write_text(text.replace("flush_ms", "flush_mss"))
     with pytest.raises(ConfigError, match=r"config\.yaml.*flush_mss.*flush_ms"):
         asr.load(path)
-    config.write_text(text.replace("predictor_dim: 16", "predictor_dim: 24"))
+    config.write_text(text.replace("joiner_dim: 16", "joiner_dim: 24"))
     with pytest.raises(BundleError, match=r"has shape .* says"):
         asr.load(path)
     config.write_text("")

@@ -23,9 +23,10 @@ from asr.audio import SAMPLE_RATE
 from asr.dataset.manifest import Manifest
 from asr.encoders import FULL_CONTEXT, Chunk, EncoderConfig, build
 from asr.heads import Emission
+from asr.heads.predictors import PredictorConfig
 from asr.model import Model
 from asr.state import map_tree, stack, unstack, where
-from models import CHUNKS, ENCODERS, small_model
+from models import CHUNKS, ENCODERS, PREDICTORS, small_model
 from streaming.client import stream
 from streaming.engine import TorchEngine
 from streaming.events import Final, Options
@@ -215,14 +216,18 @@ def test_caches_from_before_the_stream_are_never_read(encoder: Any, chunk: Chunk
 # ---- the heads
 
 
+def test_no_predictor_is_missing() -> None:
+    assert {kind().kind for kind in get_args(PredictorConfig)} == set(PREDICTORS)
+
+
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["transducer", "ctc"])
+@pytest.mark.parametrize("name", ["ctc", *PREDICTORS])
 @pytest.mark.parametrize("size", [1, 3, 7, 64])
 @pytest.mark.parametrize("max_symbols", [1, 3])
 def test_heads_give_the_same_tokens_for_any_split(name: str, size: int, max_symbols: int) -> None:
-    model = small_model()
-    head = model.head(name)
-    if name == "transducer":
+    model = small_model(predictor="stateless" if name == "ctc" else name)
+    head = model.head("ctc" if name == "ctc" else "transducer")
+    if name != "ctc":
         head.config = replace(head.config, max_symbols=max_symbols)
     y = 2 * torch.randn(5, 64, model.encoder.dim, generator=torch.Generator().manual_seed(3))
     lens = torch.tensor([64, 63, 31, 1, 0])

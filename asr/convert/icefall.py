@@ -17,6 +17,7 @@ from asr.convert.place import Converted, Rule, place
 from asr.encoders import ZipformerConfig
 from asr.errors import BundleError
 from asr.heads import CTCConfig, TransducerConfig
+from asr.heads.predictors import StatelessConfig
 from asr.model import Model, ModelConfig
 from asr.tokenizer import Tokenizer
 
@@ -132,9 +133,11 @@ def _config(
     transducer = None
     if "joiner.output_linear.weight" in tensors:
         transducer = TransducerConfig(
-            predictor_dim=size("decoder.embedding.weight", 1),
+            predictor=StatelessConfig(
+                dim=size("decoder.embedding.weight", 1),
+                context=size("decoder.conv.weight", 2) if "decoder.conv.weight" in tensors else 1,
+            ),
             joiner_dim=size("joiner.output_linear.weight", 1),
-            context=size("decoder.conv.weight", 2) if "decoder.conv.weight" in tensors else 1,
         )
     ctc = CTCConfig() if "ctc_output.1.weight" in tensors else None
     return ModelConfig(encoder=encoder, transducer=transducer, ctc=ctc)

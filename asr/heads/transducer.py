@@ -1,36 +1,41 @@
-"""RNN transducer (Graves 2012) with a stateless predictor (Ghodsi et al. 2020), trained on pruned lattices."""
+"""RNN transducer (Graves 2012): a predictor of any kind, a joiner, and the losses that train them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from asr.encoders.regularizers import Balancer, Schedule, Scheduled, set_batch_count
+from asr.encoders.regularizers import Schedule, Scheduled, set_batch_count
 from asr.encoders.zipformer_modules import scaled_linear
 from asr.heads.base import BLANK, Emission
+from asr.heads.predictors import PredictorConfig, StatelessConfig, build
 from asr.losses.transducer import joiner_pruned_loss, pruning_ranges, simple_loss
 from asr.search import beam as beams
 from asr.search.beam import Beam, Hypothesis
 from asr.search.greedy import transducer_greedy
 from asr.search.modified import transducer_beam
 from asr.search.plan import Plan
+from asr.search.prediction import Prediction
+from asr.state import map_tree
 
 __all__ = ["Transducer", "TransducerBeam", "TransducerConfig", "TransducerState"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransducerConfig:
-    """Widths of predictor and joiner, tokens that the predictor sees, states a frame that pruning keeps.
+    """Predictor, width of the joiner, states a frame that pruning keeps.
 
     The simple loss only guides the pruning; it counts fully at first, and `simple_scale` after `warmup` batches.
     """
 
-    predictor_dim: int = 512
+    FORMER: ClassVar[Mapping[str, str]] = {"predictor_dim": "predictor.dim", "context": "predictor.context"}
+
+    predictor: PredictorConfig = field(default_factory=StatelessConfig)
     joiner_dim: int = 512
-    context: int = 2
     prune_range: int = 5
     lm_scale: float = 0.25
     am_scale: float = 0.0
@@ -41,36 +46,19 @@ class TransducerConfig:
 
 @dataclass(frozen=True)
 class TransducerState:
-    """Of greedy search. context: (B, C) the last tokens; frame: (B,) frames so far; phrases: (B,)."""
+    """Of greedy search. prediction: of the tokens so far; frame: (B,) frames so far; phrases: (B,)."""
 
-    context: Tensor
+    prediction: Prediction
     frame: Tensor
     phrases: Tensor
 
 
 @dataclass(frozen=True)
 class TransducerBeam:
-    """context: (B, K, C) the last tokens of each hypothesis."""
+    """prediction: of each hypothesis, its leaves (B, K, ...)."""
 
     beam: Beam
-    context: Tensor
-
-
-class StatelessPredictor(nn.Module):
-    """Embeddings of the last C tokens through one grouped convolution."""
-
-    def __init__(self, vocabulary: int, dim: int, context: int) -> None:
-        super().__init__()
-        self.context = context
-        self.embedding = nn.Embedding(vocabulary, dim)
-        self.balancer_in = Balancer(absolute=(0.5, 1.0), probability=Schedule((0.0, 0.05)))
-        self.convolution = nn.Conv1d(dim, dim, context, groups=dim // 4, bias=False)
-        self.balancer_out = Balancer(absolute=(0.5, 1.0), probability=Schedule((0.0, 0.05)))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, S + C - 1) -> (B, S, D)."""
-        x = self.balancer_in(self.embedding(tokens)).transpose(1, 2)
-        return self.balancer_out(self.convolution(x).transpose(1, 2).relu())
+    prediction: Prediction
 
 
 class Transducer(Scheduled):
@@ -79,12 +67,12 @@ class Transducer(Scheduled):
     def __init__(self, config: TransducerConfig, dim: int, vocabulary: int) -> None:
         super().__init__()
         c = self.config = config
-        self.predictor = StatelessPredictor(vocabulary, c.predictor_dim, c.context)
+        self.predictor = build(c.predictor, vocabulary)
         self.encoder_projection = nn.Linear(dim, c.joiner_dim)
-        self.predictor_projection = nn.Linear(c.predictor_dim, c.joiner_dim)
+        self.predictor_projection = nn.Linear(c.predictor.dim, c.joiner_dim)
         self.output = nn.Linear(c.joiner_dim, vocabulary)
         self.simple_encoder = scaled_linear(dim, vocabulary, scale=0.25)
-        self.simple_predictor = scaled_linear(c.predictor_dim, vocabulary, scale=0.25)
+        self.simple_predictor = scaled_linear(c.predictor.dim, vocabulary, scale=0.25)
         self.simple_weight = Schedule((0.0, 1.0), (c.warmup, c.simple_scale))
         self.pruned_weight = Schedule((0.0, 0.1), (c.warmup, 1.0))
 
@@ -94,7 +82,7 @@ class Transducer(Scheduled):
     def loss(self, y: Tensor, y_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
         """The simple and the pruned loss (Kuang et al. 2022), each with its weight at this stage of training."""
         c = self.config
-        predicted = self.predictor(F.pad(tokens, (c.context, 0), value=BLANK))
+        predicted = self.predictor(tokens)
         simple, occupation = simple_loss(
             self.simple_encoder(y), self.simple_predictor(predicted), tokens, token_lens, y_lens,
             lm_scale=c.lm_scale, am_scale=c.am_scale,
@@ -109,28 +97,27 @@ class Transducer(Scheduled):
             "pruned": self.now(self.pruned_weight) * pruned,
         }
 
-    def predict(self, context: Tensor) -> Tensor:
-        """(B, C) -> (B, J)."""
-        projected: Tensor = self.predictor_projection(self.predictor(context)[:, 0])
-        return projected
+    def predict(self, token: Tensor, state: Any) -> Prediction:
+        """The tokens (N,) that have come and the predictor's state -> what follows, (N, J)."""
+        output, state = self.predictor.step(token, state)
+        return Prediction(self.predictor_projection(output), state)
 
     def join(self, encoder: Tensor, predictor: Tensor) -> Tensor:
         """(..., J), (..., J) -> logits (..., V)."""
         logits: Tensor = self.output(torch.tanh(encoder + predictor))
         return logits
 
+    @torch.no_grad()
     def init_state(self, batch: int, plan: Plan | None = None) -> TransducerState | TransducerBeam:
-        device = self.output.weight.device
-        blanks = torch.full((batch, self.config.context), BLANK, dtype=torch.int64, device=device)
-        zero = torch.zeros(batch, dtype=torch.int64, device=device)
+        zero = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)
+        prediction = self.predict(zero + BLANK, self.predictor.init_state(batch))
         if plan is None or plan.fusion is None:
-            return TransducerState(blanks, zero, zero)
+            return TransducerState(prediction, zero, zero)
         if plan.greedy:
-            return TransducerState(blanks, zero, plan.fusion.init(batch, 1).phrases[:, 0])
-        fused = plan.fusion.init(batch, plan.beam)
-        return TransducerBeam(
-            beams.start(batch, plan.beam, 1, plan.lag, fused), blanks[:, None].repeat(1, plan.beam, 1)
-        )
+            return TransducerState(prediction, zero, plan.fusion.init(batch, 1).phrases[:, 0])
+        beam = beams.start(batch, plan.beam, 1, plan.lag, plan.fusion.init(batch, plan.beam))
+        of_each = map_tree(lambda x: torch.stack([x] * plan.beam, 1), prediction)
+        return TransducerBeam(beam, of_each)
 
     def step(
         self, y: Tensor, y_lens: Tensor, state: TransducerState | TransducerBeam, plan: Plan | None = None
@@ -138,16 +125,16 @@ class Transducer(Scheduled):
         x = self.encoder_projection(y)
         if isinstance(state, TransducerBeam):
             assert plan is not None
-            found, beam, context = transducer_beam(
-                x, y_lens, state.beam, state.context, plan, predict=self.predict, join=self.join
+            found, beam, prediction = transducer_beam(
+                x, y_lens, state.beam, state.prediction, plan, predict=self.predict, join=self.join
             )
-            return found, TransducerBeam(beam, context)
-        emissions, context, phrases = transducer_greedy(
-            x, y_lens, state.context, state.frame, predict=self.predict,
+            return found, TransducerBeam(beam, prediction)
+        emissions, prediction, phrases = transducer_greedy(
+            x, y_lens, state.prediction, state.frame, predict=self.predict,
             join=self.join if plan is None else plan.penalised(self.join), max_symbols=self.config.max_symbols,
             fusion=plan.fusion if plan else None, phrases=state.phrases,
         )  # fmt: skip
-        return emissions, TransducerState(context, state.frame + y_lens, phrases)
+        return emissions, TransducerState(prediction, state.frame + y_lens, phrases)
 
     def tail(self, state: TransducerState | TransducerBeam) -> list[list[Emission]]:
         return beams.best(state.beam) if isinstance(state, TransducerBeam) else [[] for _ in state.frame]

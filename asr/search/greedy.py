@@ -11,8 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from asr import state as trees
 from asr.search.emission import BLANK, Emission
 from asr.search.fusion import Fusion
+from asr.search.prediction import Predict, Prediction
 
 __all__ = ["ctc_greedy", "transducer_greedy"]
 
@@ -78,35 +80,34 @@ def _emissions(emits: Tensor, token: Tensor, score: Tensor, frame: Tensor) -> li
 def transducer_greedy(
     encoder: Tensor,
     lens: Tensor,
-    context: Tensor,
+    prediction: Prediction,
     frame: Tensor,
     *,
-    predict: Callable[[Tensor], Tensor],
+    predict: Predict,
     join: Callable[[Tensor, Tensor], Tensor],
     max_symbols: int,
     window: int = 8,
     fusion: Fusion | None = None,
     phrases: Tensor | None = None,
-) -> tuple[list[list[Emission]], Tensor, Tensor]:
+) -> tuple[list[list[Emission]], Prediction, Tensor]:
     """Emit the best token and stay on the frame, or move on at blank or after `max_symbols` tokens.
 
-    Streams go on independently (Bataev et al. 2024, label looping): each looks at `window` frames at once with its
-    present context and jumps to the first that is not blank.
+    Streams go on independently (Bataev et al. 2024, label looping): each looks at `window` frames at once given what it
+    has said and jumps to the first that is not blank.
 
-    encoder: (B, U, J) projected frames; context: (B, C) the last tokens; frame: (B,) the number of the first frame;
-    predict: (B, C) -> (B, J); join: (B, W, J), (B, 1, J) -> logits (B, W, V); fusion, phrases: as in `ctc_greedy`.
-    Returns the emissions, the last tokens, and where the streams stand in the phrases.
+    encoder: (B, U, J) projected frames; prediction: of the tokens so far; frame: (B,) the number of the first frame;
+    join: (B, W, J), (B, 1, J) -> logits (B, W, V); fusion, phrases: as in `ctc_greedy`.
+    Returns the emissions, the prediction that follows them, and where the streams stand in the phrases.
     """
     phrases = torch.zeros_like(frame) if phrases is None else phrases
     batch, frames, width = encoder.shape
     out: list[list[Emission]] = [[] for _ in range(batch)]
     at, symbols = torch.zeros_like(lens), torch.zeros_like(lens)
     ahead = torch.arange(min(window, max(1, frames)), device=encoder.device)
-    predicted = predict(context)[:, None]
     while bool((at < lens).any()):
         index = at[:, None] + ahead
         seen = encoder.gather(1, index.clamp(max=frames - 1)[..., None].expand(-1, -1, width))
-        logits = join(seen, predicted)
+        logits = join(seen, prediction.output[:, None])
         best = logits.argmax(-1)
         spoken = (best != BLANK) & (index < lens[:, None])
         first = spoken.to(torch.uint8).argmax(1)
@@ -123,10 +124,9 @@ def transducer_greedy(
                 streams.tolist(), token[streams].tolist(), where.tolist(), chosen.tolist(), strict=True
             ):
                 out[b].append(Emission(t, f, s))
-            context = torch.where(emits[:, None], torch.cat([context[:, 1:], token[:, None]], 1), context)
-            predicted = predict(context)[:, None]
+            prediction = trees.where(emits, predict(token, prediction.state), prediction)
         symbols = torch.where(emits, torch.where(first > 0, 1, symbols + 1), 0)
         full = symbols >= max_symbols
         at = torch.where(emits, at + first + full.long(), at + len(ahead))
         symbols = torch.where(full, 0, symbols)
-    return out, context, phrases
+    return out, prediction, phrases

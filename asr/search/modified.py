@@ -11,6 +11,8 @@ from asr.search import beam as beams
 from asr.search.beam import Beam, Grown
 from asr.search.emission import BLANK, Emission
 from asr.search.plan import Plan
+from asr.search.prediction import Predict, Prediction
+from asr.state import map_tree, where
 
 __all__ = ["transducer_beam"]
 
@@ -19,22 +21,23 @@ def transducer_beam(
     encoder: Tensor,
     lens: Tensor,
     beam: Beam,
-    context: Tensor,
+    prediction: Prediction,
     plan: Plan,
     *,
-    predict: Callable[[Tensor], Tensor],
+    predict: Predict,
     join: Callable[[Tensor, Tensor], Tensor],
-) -> tuple[list[list[Emission]], Beam, Tensor]:
-    """The tokens that are settled, the next beam, and its contexts.
+) -> tuple[list[list[Emission]], Beam, Prediction]:
+    """The tokens that are settled, the next beam, and what each hypothesis lets expect.
 
-    encoder: (B, U, J) projected frames; lens: (B,); context: (B, K, C) each hypothesis' last tokens;
-    predict: (N, C) -> (N, J); join: (B, 1, J), (B, K, J) -> logits (B, K, V).
+    encoder: (B, U, J) projected frames; lens: (B,); prediction: of the hypotheses, its leaves (B, K, ...);
+    join: (B, 1, J), (B, K, J) -> logits (B, K, V).
     """
-    batch, count, _ = context.shape
+    batch, count = beam.last.shape
     out: list[list[Emission]] = [[] for _ in range(batch)]
-    predicted = predict(context.flatten(0, 1)).view(batch, count, -1)
+    hypothesis = torch.arange(batch * count, device=encoder.device).view(batch, count)
+    known = map_tree(lambda x: x.flatten(0, 1), prediction)
     for u, real, due in beams.frames(beam, lens):
-        logits = join(encoder[:, u, None], predicted)
+        logits = join(encoder[:, u, None], known.output.view(batch, count, -1))
         scores = plan.penalise(logits)
         top = scores[..., 1:].topk(plan.width(scores.shape[-1]), -1).indices + 1
         tokens = torch.cat([top, beam.last[:, None].expand(-1, count, -1)], -1)
@@ -46,13 +49,11 @@ def transducer_beam(
             Grown(stay, tokens, beam.score + gained + bonus, gained, fused, plan.loans(beam.fused, fused)),
             real,
         )
-        own, new = (parent == torch.arange(count, device=parent.device)).all(), token != BLANK
-        if not bool(own & ~new.any()):
-            context = context.gather(1, parent[..., None].expand_as(context))
-            context = torch.where(
-                new[..., None], torch.cat([context[..., 1:], token[..., None]], -1), context
-            )
-            predicted = predict(context.flatten(0, 1)).view(batch, count, -1)
+        parent, new = (parent + hypothesis[:, :1]).flatten(), token != BLANK
+        if not torch.equal(parent, hypothesis.flatten()):
+            known = map_tree(lambda x, parent=parent: x[parent], known)
+        if bool(new.any()):
+            known = where(new.flatten(), predict(token.flatten(), known.state), known)
         if due is not None:
             beam = beams.settle(beam, plan.lag, due, out, plan.owed(beam.fused))
-    return out, beam, context
+    return out, beam, map_tree(lambda x: x.unflatten(0, (batch, count)), known)

@@ -9,8 +9,9 @@ from torch import nn
 from asr import config
 from asr.encoders import Chunk, Transformer, TransformerConfig, build
 from asr.encoders.attention import Attention
-from asr.encoders.transformer import TransformerBlock
 from asr.errors import ConfigError
+from asr.heads import Transducer, TransducerConfig
+from asr.heads.predictors import LabelEncoderConfig
 from asr.model import ModelConfig
 from models import ENCODERS
 
@@ -30,18 +31,15 @@ def test_parameter_counts(size: Any, millions: float) -> None:
 
 def test_the_published_transducer() -> None:
     """Table 1 and section 3 of Zhang et al. 2020: 18 layers for audio and 2 for labels, 8 heads of 64, dense layers of
-    2048 and 1024, 139 M. The joint network is not stated: here it is one layer of 512, of labels that are letters. What
-    is left beside the encoder's own 124.2 M are label layers (13.7 M), their embedding, and the joint."""
+    2048 and 1024, 139 M. The joint network is not stated: here it is one layer of 512, of labels that are letters."""
     c = TransformerConfig(size="l")
-    labels = 32
-    with torch.device("meta"):
-        encoder = Transformer(c)
-        label_layers = [TransformerBlock(c) for _ in range(2)]
-        embedding = nn.Embedding(labels, c.dim)
-        joint = [nn.Linear(c.dim, 512), nn.Linear(c.dim, 512), nn.Linear(512, labels)]
     assert (c.layers, c.heads, c.head_dim, c.feed_forward_dim, c.dim) == (18, 8, 64, 2048, 1024)
-    assert count(*label_layers) / 1e6 == pytest.approx(13.65, abs=0.01)
-    assert count(encoder, *label_layers, embedding, *joint) / 1e6 == pytest.approx(139, abs=0.5)
+    given = TransducerConfig(predictor=LabelEncoderConfig(dim=1024), joiner_dim=512)
+    with torch.device("meta"):
+        encoder, head = Transformer(c), Transducer(given, c.dim, 32)
+    trained_only = count(head.simple_encoder, head.simple_predictor)
+    assert count(*head.predictor.blocks) / 1e6 == pytest.approx(13.65, abs=0.01)
+    assert (count(encoder, head) - trained_only) / 1e6 == pytest.approx(139, abs=0.1)
 
 
 def test_one_line_of_yaml() -> None:

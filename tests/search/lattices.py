@@ -16,6 +16,7 @@ from asr.search.beam import Hypothesis
 from asr.search.config import SearchConfig
 from asr.search.plan import Plan
 from asr.tokenizer import Tokenizer
+from models import PREDICTORS
 
 ALL = 64  # hypotheses: more than there are texts in what is searched exhaustively here
 
@@ -33,16 +34,22 @@ def ctc(vocabulary: int, *, dim: int = 4, seed: int = 0, loud: float = 3.0) -> C
     return head
 
 
-def transducer(vocabulary: int, *, dim: int = 4, seed: int = 0, loud: float = 4.0) -> Transducer:
+def transducer(
+    vocabulary: int, *, dim: int = 4, seed: int = 0, loud: float = 4.0, predictor: str = "stateless"
+) -> Transducer:
     torch.manual_seed(seed)
-    head = Transducer(TransducerConfig(predictor_dim=8, joiner_dim=8), dim, vocabulary).double().eval()
+    config = TransducerConfig(predictor=PREDICTORS[predictor], joiner_dim=8)
+    head = Transducer(config, dim, vocabulary).double().eval()
     with torch.no_grad():
         head.output.weight *= loud
     return head
 
 
 def head_of(kind: str, vocabulary: int, **options: Any) -> Any:
-    return (ctc if kind == "ctc" else transducer)(vocabulary, **options)
+    """ "ctc", "transducer", or a transducer's by the kind of its predictor."""
+    if kind == "ctc":
+        return ctc(vocabulary, **options)
+    return transducer(vocabulary, predictor="stateless" if kind == "transducer" else kind, **options)
 
 
 def frames(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -109,11 +116,9 @@ def path_score(head: Any, y: Tensor, path: tuple[int, ...], penalty: float) -> T
     if isinstance(head, CTC):
         x = head.log_probabilities(y)
     else:
-        tokens = [BLANK] * head.config.context
-        contexts = []
-        for token in path:
-            contexts.append(tokens[-head.config.context :])
-            tokens += [token] if token != BLANK else []
-        x = head.join(head.encoder_projection(y), head.predict(torch.tensor(contexts)))
+        said = [token for token in path if token != BLANK]
+        known = head.predictor_projection(head.predictor(torch.tensor([said], dtype=torch.int64))[0])
+        count = torch.tensor([0, *(token != BLANK for token in path)]).cumsum(0)[:-1]
+        x = head.join(head.encoder_projection(y), known[count])
     x = torch.cat([x[:, :1] - penalty, x[:, 1:]], 1).log_softmax(-1)
     return x[torch.arange(len(y)), torch.tensor(path)].sum()

@@ -11,9 +11,11 @@ from asr.errors import ConfigError
 from asr.search.beam import Hypothesis
 from asr.search.config import SearchConfig
 from asr.search.plan import Plan
+from models import PREDICTORS
 from tests.search.lattices import ALL, agree, every_text, frames, head_of, search, text, tokenizer
 
 HEADS = ("ctc", "transducer")
+KINDS = ("ctc", *PREDICTORS)
 ABC = tokenizer("abc")
 
 
@@ -21,7 +23,7 @@ def beam(size: int, **options: object) -> SearchConfig:
     return SearchConfig(kind="beam", beam=size, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("penalty", [0.0, 1.5])
 def test_scores_are_the_sums_over_all_paths(kind: str, seed: int, penalty: float) -> None:
@@ -47,10 +49,10 @@ def test_a_bigger_beam(kind: str, seed: int, size: int) -> None:
     assert whole[0].score >= found[0].score - 1e-9
 
 
-@given(seed=st.integers(0, 1000))
+@given(seed=st.integers(0, 1000), predictor=st.sampled_from(sorted(PREDICTORS)))
 @settings(max_examples=10)
-def test_a_transducers_beam_of_one_is_greedy(seed: int) -> None:
-    head, y, lens = head_of("transducer", 4, seed=seed), frames((3, 12), seed), torch.tensor([12, 7, 0])
+def test_a_transducers_beam_of_one_is_greedy(seed: int, predictor: str) -> None:
+    head, y, lens = head_of(predictor, 4, seed=seed), frames((3, 12), seed), torch.tensor([12, 7, 0])
     greedy = search(head, y, lens, [SearchConfig()] * 3, ABC)
     found = search(head, y, lens, [beam(1)] * 3, ABC)
     for (one,), (other,) in zip(greedy, found, strict=True):
@@ -86,7 +88,7 @@ def test_the_candidates_of_a_frame_hold_all_that_the_beam_keeps(
             agree(one, other)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", KINDS)
 @given(
     seed=st.integers(0, 1000),
     lag=st.integers(1, 12),

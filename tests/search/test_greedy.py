@@ -10,6 +10,7 @@ from torch import Tensor
 
 from asr.heads import BLANK, CTC, CTCConfig, Transducer, TransducerConfig
 from asr.search.greedy import ctc_greedy
+from models import PREDICTORS
 
 VOCABULARY = 7
 
@@ -37,27 +38,31 @@ def test_ctc(seed: int, frames: list[int]) -> None:
 def naive_transducer(
     head: Transducer, y: Tensor, frames: int, max_symbols: int
 ) -> list[tuple[int, int, float]]:
-    context, found = [BLANK] * head.config.context, []
+    said: list[int] = []
+    found = []
     for u in range(frames):
         for _ in range(max_symbols):
-            predicted = head.predict(torch.tensor([context]))
-            scores = head.join(head.encoder_projection(y[u])[None], predicted)[0].log_softmax(-1)
+            predicted = head.predictor(torch.tensor([said], dtype=torch.int64))[:, -1]
+            scores = head.join(head.encoder_projection(y[u]), head.predictor_projection(predicted)[0])
+            scores = scores.log_softmax(-1)
             token = int(scores.argmax())
             if token == BLANK:
                 break
             found.append((token, u, float(scores[token])))
-            context = [*context[1:], token]
+            said.append(token)
     return found
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("max_symbols", [1, 2, 4])
-@pytest.mark.parametrize("seed", range(4))
-def test_transducer(max_symbols: int, seed: int) -> None:
+@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("seed", range(3))
+def test_transducer(max_symbols: int, predictor: str, seed: int) -> None:
     torch.manual_seed(seed)
-    config = TransducerConfig(predictor_dim=8, joiner_dim=8, max_symbols=max_symbols)
+    config = TransducerConfig(predictor=PREDICTORS[predictor], joiner_dim=8, max_symbols=max_symbols)
     head = Transducer(config, 6, VOCABULARY).eval()
     head.output.weight *= 8
+    head.predictor_projection.weight *= 3
     head.output.bias[BLANK] += 2
     y, lens = 2 * torch.randn(5, 40, 6), torch.tensor([40, 39, 17, 1, 0])
     emissions, state = head.step(y, lens, head.init_state(5))

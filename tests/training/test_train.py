@@ -30,7 +30,7 @@ model:
     value_dim: 4
     embed_channels: [4, 8, 8]
     chunks: [{frames: 8, left: 32}]
-  transducer: {predictor_dim: 16, joiner_dim: 16, warmup: 5}
+  transducer: {predictor: {dim: 16}, joiner_dim: 16, warmup: 5}
 tokenizer: {kind: characters}
 data:
   train: [DATA/train.jsonl.gz]
