@@ -16,6 +16,7 @@ import typer
 from asr.options import BatchSeconds, Fast, Model, argument, load_model, option
 from asr.show import complain, explain
 from asr.verbs import align, transcribe
+from streaming.command import serve
 
 __all__ = ["app", "main"]
 
@@ -167,69 +168,7 @@ def evaluate(
         out.write_text(report.to_json(), encoding="utf-8")
 
 
-@app.command()
-def serve(
-    model: Model = None,
-    fast: Fast = False,
-    host: Annotated[str, option("0.0.0.0 listens to other machines, too.", metavar="NAME")] = "127.0.0.1",
-    port: Annotated[int, option("0 takes a free one.", metavar="N")] = 8000,
-    latency: Annotated[
-        int | None, option("For clients that do not choose. Default: the lowest from 300.", metavar="MS")
-    ] = None,
-    root: Annotated[
-        str, option("What websockets on / speak: sherpa, vosk, wenet, funasr ...", metavar="PROTOCOL")
-    ] = "sherpa",
-    sessions: Annotated[int, option("Sessions at a time.", metavar="N")] = 100,
-    max_batch: Annotated[int, option("Sessions in one step of the model.", metavar="N")] = 64,
-    threads: Annotated[int | None, option("Cores that a step may use. Default: all.", metavar="N")] = None,
-    token: Annotated[
-        list[str] | None,
-        option(
-            "Clients must bring one of these; may be given again.", metavar="SECRET", envvar="RILL_TOKENS"
-        ),
-    ] = None,
-    origin: Annotated[
-        list[str] | None, option("Pages that browsers may connect from. Default: any.", metavar="URL")
-    ] = None,
-    certificate: Annotated[
-        Path | None, option("With --private-key: TLS only. SIGHUP reloads both.", metavar="PEM")
-    ] = None,
-    private_key: Annotated[Path | None, option("Its key.", metavar="PEM")] = None,
-    verbose: Annotated[
-        bool, option("Log sessions to stderr, one JSON object a line.", "--verbose", "-v")
-    ] = False,
-) -> None:
-    """Serve live audio over websockets, with a page to try it in the browser. Ctrl-C or SIGTERM drains and ends.
-
-    \b
-    Examples:
-      asr serve
-      asr serve --model runs/an4/bundle --host 0.0.0.0 --port 443 --certificate cert.pem --private-key key.pem
-    """
-    import logging
-
-    from streaming.engine import TorchEngine
-    from streaming.protocols import Limits
-    from streaming.server import Server, Settings, run
-
-    def started(server: Server) -> None:
-        page = server.url.replace("ws", "http", 1).removesuffix("v1/stream")
-        typer.echo(f"listening on {server.url}\ntry it in a browser: {page}\nCtrl-C ends")
-
-    settings = Settings(
-        host=host,
-        port=port,
-        limits=Limits(sessions=sessions),
-        tokens=tuple(token or ()),
-        origins=tuple(origin) if origin else None,
-        certificate=None if certificate is None else str(certificate),
-        private_key=None if private_key is None else str(private_key),
-        default_latency_ms=latency,
-        root=root,
-        max_batch=max_batch,
-    )
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
-    run(TorchEngine(load_model(model, fast), threads=threads), settings, started=started)
+app.command()(serve)
 
 
 @app.command()

@@ -18,10 +18,22 @@ from websockets.frames import CloseCode
 
 from asr.errors import RillError
 from streaming.codecs import Splitter, splitter
-from streaming.events import Ended, Event, Failed, Heard, Options
-from streaming.log import log_event
+from streaming.events import Ended, Event, Failed, Final, Heard, Options
+from streaming.log import log_event, log_text
 from streaming.outbox import Outbox, Outgoing
-from streaming.protocols import Action, Audio, Close, Dialect, Finish, Limits, Send, Start, close_reason
+from streaming.pace import Pace
+from streaming.protocols import (
+    Action,
+    Audio,
+    Close,
+    Dialect,
+    Finish,
+    Limits,
+    Send,
+    Start,
+    Update,
+    close_reason,
+)
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -71,6 +83,7 @@ class Connection:
         self._limits = limits
         self._metrics = metrics
         self._outbox = Outbox(finals=limits.queued_finals)
+        self._pace = Pace(limits.messages_per_second)
         self._session = 0
         self._splitter: Splitter | None = None  # while audio may be pushed
         self._ended = asyncio.Event()  # no session is open
@@ -118,6 +131,8 @@ class Connection:
         if result.events:
             self._lag = result.lag
         for event in result.events:
+            if isinstance(event, Final):
+                log_text(self.key, event.text)
             last = isinstance(event, Failed) or (isinstance(event, Ended) and self._finished)
             self._outbox.put(Outgoing(event, result.lag, last))
             if isinstance(event, Ended | Failed):
@@ -193,6 +208,7 @@ class Connection:
             await self._receive(await self._socket.recv())
 
     async def _receive(self, message: str | bytes) -> None:
+        await self._pace.next()
         if self._closing is _NORMAL:
             for action in self._dialect.receive(message):
                 await self._act(action)
@@ -201,6 +217,9 @@ class Connection:
         match action:
             case Start(options):
                 await self._start(options)
+            case Update(options):
+                if not self._ended.is_set():
+                    self._runner.update(self._session_key, options)
             case Audio(data):
                 await self._push(data)
             case Send(message):

@@ -12,6 +12,7 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Response
 
+from streaming.gate import Visitor
 from streaming.protocols import Dialect
 
 __all__ = ["Door", "Sent"]
@@ -30,6 +31,8 @@ class Door(ServerConnection):
     """The body's, in bytes; `None`: not stated."""
     dialect: Dialect | None = None
     """Made when the request is answered, for when the websocket is open."""
+    visitor: Visitor | None = None
+    """Who asks; `None`: nobody that brings a token where one is needed."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)

@@ -43,11 +43,16 @@ class Endpointer:
     """The rules, applied to one stream. Frames never go back."""
 
     def __init__(self, rules: Rules, *, frame_seconds: float) -> None:
-        self._silence = _frames(rules.silence, frame_seconds)
-        self._no_text = _frames(rules.no_text, frame_seconds)
-        self._length = _frames(rules.length, frame_seconds)
+        self._frame_seconds = frame_seconds
         self._start = 0
         self._last: int | None = None
+        self.change(rules)
+
+    def change(self, rules: Rules) -> None:
+        """These rules hold from now on, for the running segment, too."""
+        self._silence = _frames(rules.silence, self._frame_seconds)
+        self._no_text = _frames(rules.no_text, self._frame_seconds)
+        self._length = _frames(rules.length, self._frame_seconds)
 
     def emitted(self, frame: int) -> None:
         """A token of the running segment was emitted at `frame`. The length counts from its first one."""

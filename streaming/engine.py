@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
 
+from asr.audio import SAMPLE_RATE
 from asr.errors import ConfigError
 from asr.native.memory import keep_freed_memory
 from asr.packed_state import join, split
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from asr.model import Model
     from asr.tokenizer import Tokenizer
 
-__all__ = ["Batch", "Engine", "TorchEngine", "warm_up"]
+__all__ = ["Batch", "Engine", "Precision", "TorchEngine", "named", "warm_up"]
+
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,24 +87,27 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """A `Model` in PyTorch. `int8` multiplies the encoder in bytes where it can, or raises ConfigError.
+    """A `Model` in PyTorch, which it changes: from now on the model is for this engine.
 
     `threads` is the number of cores that one operation may use; it is a setting of the process. `None` leaves
-    it.
+    it. `precision`: int8 multiplies the blocks of a Zipformer in bytes; bfloat16 is all of the model in it, faster
+    where the processor multiplies matrices of it (AMX, GPUs) and slower where it does not.
+
+    Raises ConfigError: an offline model, or int8 for a model or processor that cannot have it.
     """
 
-    def __init__(self, model: Model, *, threads: int | None = None, int8: bool = False) -> None:
+    def __init__(self, model: Model, *, threads: int | None = None, precision: Precision = "float32") -> None:
         if threads is not None:
             if threads < 1:
                 raise ConfigError(f"threads is {threads}; at least 1 is needed")
             torch.set_num_threads(threads)
-        self.model = model.eval()
+        self.model = model.eval().bfloat16() if precision == "bfloat16" else model.eval()
         keep_freed_memory()
         pack = getattr(model.encoder, "pack", None)
         if callable(pack):
-            pack(int8=int8)  # its weights are final now
-        elif int8:
-            raise ConfigError("int8 is there for Zipformer only")
+            pack(int8=precision == "int8")  # its weights are final now
+        elif precision == "int8":
+            raise ConfigError("precision: int8 is there for Zipformer only; use float32")
         self.latencies = tuple(model.latencies)
         if not self.latencies:
             raise ConfigError("this is an offline model, trained for no latency: it cannot serve live audio")
@@ -140,23 +147,36 @@ class TorchEngine:
             return self.model.finish(join([state]), head, search)[0][0].emissions
 
 
-def warm_up(engine: Engine, *, batch: int = 1) -> None:
-    """Step silence through every latency and head: no client then waits for a first call's allocations, nor for
-    Python to look for garbage in all that has been imported.
+def named(engines: Engine | Mapping[str, Engine]) -> dict[str, Engine]:
+    """Several engines by the names of their models. One alone has none, and needs none."""
+    return dict(engines) if isinstance(engines, Mapping) else {"": engines}
+
+
+def warm_up(engine: Engine, *, batches: Sequence[int] = (1,)) -> Iterator[tuple[int, float, float]]:
+    """Step silence through every latency and head, in batches of these sizes: no client then waits for a first
+    call's allocations, nor for Python to look for garbage in all that has been imported. Yields streams, seconds of
+    audio and seconds of time of steps that were warm.
     """
     greedy = SearchConfig()
     for latency_ms in engine.latencies:
         chunk = engine.chunk_for(latency_ms)
+        first, size = engine.samples_first(chunk), engine.samples_next(chunk)
         # The encoder is the same under every head, so the others need one latency only.
         for head in engine.heads if latency_ms == engine.latencies[0] else engine.heads[:1]:
-            states: Sequence[Any] = [engine.init_state(chunk, head, greedy) for _ in range(batch)]
-            for size in (engine.samples_first(chunk), engine.samples_next(chunk), engine.samples_next(chunk)):
-                lens = np.full(batch, size, np.int64)
-                silence = np.zeros((batch, size), np.float32)
-                searches = [greedy] * batch
-                step = Batch(
-                    chunk=chunk, head=head, samples=silence, lens=lens, states=states, searches=searches
-                )
-                _, states = engine.step(step)
+            for batch in batches:
+                states: Sequence[Any] = [engine.init_state(chunk, head, greedy) for _ in range(batch)]
+                for number, samples in enumerate((first, size, size)):
+                    step = Batch(
+                        chunk=chunk,
+                        head=head,
+                        samples=np.zeros((batch, samples), np.float32),
+                        lens=np.full(batch, samples, np.int64),
+                        states=states,
+                        searches=[greedy] * batch,
+                    )
+                    begin = time.perf_counter()
+                    _, states = engine.step(step)
+                    if number == 2:
+                        yield batch, batch * samples / SAMPLE_RATE, time.perf_counter() - begin
     gc.collect()
     gc.freeze()

@@ -37,19 +37,23 @@ ENCODINGS: dict[str, int] = {"s16le": 2, "f32le": 4, "u8": 1, "mulaw": 1, "alaw"
 class Options:
     """One session's choices.
 
-    `sample_rate` in Hz and `channels` (interleaved, mixed down) describe what the client sends. `latency_ms`
-    is one of the engine's `latencies` and `head` one of its `heads`; `None` lets the server choose.
-    `partials` and `words` may be turned off by a client that has no use for them. `search` brings the phrases that
-    are to be recognised more readily, too.
+    `sample_rate` in Hz and `channels` (interleaved, mixed down) describe what the client sends. `model` is the name
+    of one that the server has, `latency_ms` one of its engine's `latencies` and `head` one of its `heads`; `None` lets
+    the server choose. `partials`, `words` and `confidence` (of words) may be turned off by a client that has no use for
+    them; partials come at most every `partial_interval` seconds of audio. `search` brings the phrases that are to be
+    recognised more readily, too.
     """
 
     sample_rate: int = 16_000
     encoding: Encoding = "s16le"
     channels: int = 1
+    model: str | None = None
     latency_ms: int | None = None
     head: str | None = None
     partials: bool = True
+    partial_interval: float = 0.0
     words: bool = True
+    confidence: bool = True
     search: SearchConfig = SearchConfig()
     endpointing: Rules = field(default_factory=Rules)
 

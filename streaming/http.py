@@ -14,7 +14,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-__all__ = ["authorised", "is_websocket", "load_pages", "page", "reply", "select_subprotocol"]
+__all__ = ["is_websocket", "load_pages", "page", "reply", "select_subprotocol", "token_of"]
 
 _BEARER = ("bearer.", "openai-insecure-api-key.")
 _PAGES = {
@@ -58,10 +58,10 @@ def is_websocket(request: Request) -> bool:
     return any("websocket" in value.lower() for value in request.headers.get_all("Upgrade"))
 
 
-def authorised(request: Request, query: str, tokens: Sequence[str]) -> bool:
-    """One of `tokens` stands in the header `Authorization: Bearer` (or `Token`, as Deepgram's clients say), the
-    query's `token`, or a subprotocol: `bearer.` or `openai-insecure-api-key.` before it, or `token` or `bearer`
-    ahead of it.
+def token_of(request: Request, query: str, tokens: Sequence[str]) -> str | None:
+    """The one of `tokens` that stands in the header `Authorization: Bearer` (or `Token`, as Deepgram's clients
+    say), the query's `token`, or a subprotocol: `bearer.` or `openai-insecure-api-key.` before it, or `token` or
+    `bearer` ahead of it.
 
     Browsers can set no header on a websocket, hence the other two. Every pair is compared, in constant time.
     """
@@ -72,11 +72,12 @@ def authorised(request: Request, query: str, tokens: Sequence[str]) -> bool:
     offered += [x.removeprefix(mark) for x in protocols for mark in _BEARER if x.startswith(mark)]
     if len(protocols) == 2 and protocols[0] in ("token", "bearer"):
         offered.append(protocols[1])
-    good = False
+    found = None
     for given in offered[:10]:
         for token in tokens:
-            good |= hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode())
-    return good
+            if hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode()):
+                found = token
+    return found
 
 
 def select_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:

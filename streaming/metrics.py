@@ -36,6 +36,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.wait = Histogram(
+            "rill_wait_seconds",
+            "Wait of the stream that waited longest for a step",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.step = Histogram(
             "rill_step_seconds", "Time of a batched step", buckets=_SECONDS, registry=self.registry
         )
@@ -46,13 +52,14 @@ class Metrics:
             registry=self.registry,
         )
         self.load = Gauge(
-            "rill_load", "Wait for a step, in steps of audio; 1 is too much", registry=self.registry
+            "rill_load", "Share of the allowed lag that is used; 1 is too much", registry=self.registry
         )
 
     def stepped(self, tick: Tick, seconds: float) -> None:
         """Called in the engine's thread after each step."""
         self.step.observe(seconds)
         self.batch.observe(tick.streams)
+        self.wait.observe(tick.waited)
         for result in tick.results:
             if result.events:
                 self.lag.observe(result.lag)

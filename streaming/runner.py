@@ -13,6 +13,7 @@ from typing import Protocol
 
 from streaming.engine import warm_up
 from streaming.events import Failed, Options
+from streaming.load import Load
 from streaming.scheduler import Result, Scheduler, Tick
 
 __all__ = ["Observer", "Runner"]
@@ -37,6 +38,7 @@ class _Mail:
     options: Options | None = None
     audio: bytearray = field(default_factory=bytearray)
     since: float = 0.0
+    changed: Options | None = None
     ended: bool = False
     dropped: bool = False
 
@@ -53,12 +55,14 @@ class Runner:
         *,
         deliver: Callable[[list[Result]], None],
         observer: Observer | None = None,
+        lag: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
         self._deliver = deliver
         self._observer = observer
         self._clock = clock
+        self._load = Load(lag=lag)
         self._mail: dict[Key, _Mail] = {}
         self._news = threading.Condition()
         self._stopping = False
@@ -93,8 +97,9 @@ class Runner:
         since = self._busy_since
         return 0.0 if since is None else self._clock() - since
 
-    def load(self) -> float:
-        return self._scheduler.load(self._clock())
+    def load(self, *, streams: int = 0) -> float:
+        """The share of the allowed lag that is used, or would be with so many streams in all: see `streaming.load`."""
+        return self._load(self._clock(), streams=streams)
 
     # ---- from any thread
 
@@ -111,6 +116,12 @@ class Runner:
             mail.audio += data
             self._news.notify()
 
+    def update(self, key: Key, options: Options) -> None:
+        """Holds from the next step on, if not from the one before: what audio waits is not told apart."""
+        with self._news:
+            self._mail.setdefault(key, _Mail()).changed = options
+            self._news.notify()
+
     def end(self, key: Key) -> None:
         with self._news:
             self._mail.setdefault(key, _Mail()).ended = True
@@ -125,7 +136,10 @@ class Runner:
 
     def _run(self) -> None:
         try:
-            warm_up(self._scheduler.engine)
+            for name, engine in self._scheduler.engines.items():
+                for step in warm_up(engine, batches=sorted({1, min(8, self._scheduler.max_batch)})):
+                    self._load.stepped(name, *step)
+            self._load.streams({})
         except Exception:
             _log.exception("the engine failed its warm-up")
             self._failed = True
@@ -142,6 +156,7 @@ class Runner:
             for key, letter in mail.items():
                 self._open(key, letter)
             tick = self._tick()
+            self._load.streams(self._scheduler.kinds())
             self._busy_since = None
             if tick.results:
                 self._deliver(tick.results)
@@ -152,6 +167,8 @@ class Runner:
             return
         if letter.options is not None:
             self._scheduler.open(key, letter.options)
+        if letter.changed is not None:
+            self._scheduler.update(key, letter.changed)
         if letter.audio:
             self._scheduler.push(key, bytes(letter.audio), letter.since)
         if letter.ended:
@@ -170,6 +187,8 @@ class Runner:
         if tick.streams:
             # The scheduler counted to the tick's start; the words are out at its end.
             tick = tick.later(seconds)
+            self._load.stepped(tick.model, tick.streams, tick.audio, seconds)
+            self._load.waited(tick.waited, before)
             if self._observer is not None:
                 self._observer.stepped(tick, seconds)
         return tick

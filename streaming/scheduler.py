@@ -10,9 +10,8 @@ it can gets the steps that live ones leave over, and none starves.
 from __future__ import annotations
 
 import logging
-import math
-from collections import deque
-from collections.abc import Hashable, Sequence
+from collections import Counter, deque
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,9 @@ import numpy as np
 
 from asr.audio import SAMPLE_RATE
 from asr.errors import RillError
-from streaming.engine import Batch, Engine
+from streaming.engine import Batch, Engine, named
 from streaming.events import Ended, Event, Failed, Options
+from streaming.load import Kind
 from streaming.session import Session
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ __all__ = ["Result", "Scheduler", "Tick"]
 _log = logging.getLogger(__name__)
 
 _MARK_SECONDS = 0.01
-_LOAD_SECONDS = 2.0
 
 Key = Hashable
 
@@ -52,11 +51,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Tick:
-    """`streams` is the size of the stepped batch, 0 where there was none; `waited` its longest wait."""
+    """`streams` is the size of the stepped batch, 0 where there was none; `waited` its longest wait; `audio` the
+    seconds in it.
+    """
 
     results: list[Result]
     streams: int = 0
     waited: float = 0.0
+    audio: float = 0.0
+    model: str = ""
 
     def later(self, seconds: float) -> Tick:
         """The same, told `seconds` after the time that the tick was given: lags are so much longer."""
@@ -93,16 +96,19 @@ class _Slot:
 
 
 class Scheduler:
-    """Not thread-safe: one thread owns it, its engine and its sessions."""
+    """Not thread-safe: one thread owns it, its engines and its sessions. `engines`: one, or several by their names,
+    of which a session chooses one; the first where it does not.
+    """
 
-    def __init__(self, engine: Engine, *, max_batch: int = 64, backlog: float = 8.0) -> None:
-        self.engine = engine
-        self._max_batch = max_batch
+    def __init__(
+        self, engines: Engine | Mapping[str, Engine], *, max_batch: int = 64, backlog: float = 8.0
+    ) -> None:
+        self.engines = named(engines)
+        self._default = next(iter(self.engines))
+        self.max_batch = max_batch
         self._backlog = backlog
         self._slots: dict[Key, _Slot] = {}
         self._results: list[Result] = []
-        self._load = 0.0
-        self._load_at = 0.0
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -112,17 +118,17 @@ class Scheduler:
         """`tick` has something to do."""
         return bool(self._results) or any(slot.ready_since is not None for slot in self._slots.values())
 
-    def load(self, now: float) -> float:
-        """How long sessions wait for their step, in steps of audio, lately. Above 1 no stream keeps up with
-        time.
-        """
-        return self._load * math.exp(-max(0.0, now - self._load_at) / _LOAD_SECONDS)
+    def kinds(self) -> Counter[Kind]:
+        """How many streams there are that can share steps, of each kind."""
+        return Counter(slot.session.kind for slot in self._slots.values())
 
     # ---- what clients do. Their faults come out of the next tick as `Failed`, like all events.
 
     def open(self, key: Key, options: Options) -> None:
         try:
-            self._slots[key] = _Slot(session := Session(self.engine, options, backlog=self._backlog))
+            name = self._default if options.model is None else options.model
+            session = Session(self.engines[name], options, backlog=self._backlog, model=name)
+            self._slots[key] = _Slot(session)
             if session.notices:
                 self._deliver(key, session.notices, 0.0)
         except Exception as error:
@@ -149,6 +155,11 @@ class Scheduler:
             if events:
                 self._deliver(key, events, 0.0)
 
+    def update(self, key: Key, options: Options) -> None:
+        """See `Session.update`."""
+        if (slot := self._slots.get(key)) is not None:
+            slot.session.update(options)
+
     def drop(self, key: Key) -> None:
         """The client is gone: forget the session, without events."""
         self._slots.pop(key, None)
@@ -164,9 +175,8 @@ class Scheduler:
             return Tick(self._take_results())
         waiting.sort(key=lambda x: x[0])
         group = self._slots[waiting[0][1]].session.group
-        keys = [key for _, key in waiting if self._slots[key].session.group == group][: self._max_batch]
-        waited = now - waiting[0][0]
-        self._note_load(waited / self._slots[keys[0]].session.step_seconds, now)
+        keys = [key for _, key in waiting if self._slots[key].session.group == group][: self.max_batch]
+        audio = len(keys) * group.samples / SAMPLE_RATE
         steps = [self._slots[key].session.take() for key in keys]
         for key, outcome in zip(keys, self._step(keys, steps), strict=True):
             slot = self._slots[key]
@@ -182,7 +192,7 @@ class Scheduler:
             slot.ready_since = None
             slot.queue(now)
             self._deliver(key, events, lag)
-        return Tick(self._take_results(), len(keys), waited)
+        return Tick(self._take_results(), len(keys), now - waiting[0][0], audio, group.kind.model)
 
     def abandon(self, failed: Failed) -> Tick:
         """Give every session up with one last event."""
@@ -206,7 +216,7 @@ class Scheduler:
             searches=[session.search for session in sessions],
         )
         try:
-            emissions, states = self.engine.step(batch)
+            emissions, states = self.engines[sessions[0].kind.model].step(batch)
         except Exception as error:
             if len(keys) == 1:
                 return [error]
@@ -215,10 +225,6 @@ class Scheduler:
             )
             return [self._step([key], [step])[0] for key, step in zip(keys, steps, strict=True)]
         return list(zip(emissions, states, strict=True))
-
-    def _note_load(self, steps: float, now: float) -> None:
-        old = self.load(now)
-        self._load, self._load_at = max(old, 0.7 * old + 0.3 * steps), now
 
     def _fail(self, key: Key, error: Exception) -> None:
         self._deliver(key, [_failure(error, key)], 0.0)

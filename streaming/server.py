@@ -15,10 +15,11 @@ import logging
 import secrets
 import signal
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from http import HTTPStatus
 from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import TYPE_CHECKING, Self
+from urllib.parse import parse_qs
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Origin
@@ -28,6 +29,7 @@ from streaming import http
 from streaming.connection import Connection
 from streaming.door import Door
 from streaming.engine import Engine
+from streaming.gate import Gate, Refusal
 from streaming.log import log_event
 from streaming.metrics import CONTENT_TYPE, Metrics
 from streaming.protocols import QueryError, to_json
@@ -50,22 +52,32 @@ _SOCKET_BYTES = 131_072
 see.
 """
 _STUCK_SECONDS = 30.0
+_UNAUTHORISED = Refusal(
+    "unauthorised",
+    "bring a token: header Authorization: Bearer ..., query token=..., or subprotocol bearer....",
+    0,
+    HTTPStatus.UNAUTHORIZED,
+)
 
 
 class Server:
-    """Raises ConfigError for settings that cannot work with this engine, OSError where the port is taken."""
+    """One engine, or several by the names of their models; a client that does not choose gets the first.
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    Raises ConfigError for settings that cannot work with them, OSError where the port is taken.
+    """
+
+    def __init__(self, engines: Engine | Mapping[str, Engine], settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.draining = False
-        self._offer = offer(engine, settings)
+        self._offer = offer(engines, settings)
         self._tls = tls_context(settings)
         self._routes = routes(settings.root)
         self._pages = http.load_pages()
         self._connections: dict[str, Connection | Upload] = {}
-        scheduler = Scheduler(engine, max_batch=settings.max_batch, backlog=settings.limits.backlog_seconds)
-        self._runner = Runner(scheduler, deliver=self._deliver, observer=self.metrics)
+        limits = settings.limits
+        scheduler = Scheduler(engines, max_batch=settings.max_batch, backlog=limits.backlog_seconds)
+        self._runner = Runner(scheduler, deliver=self._deliver, observer=self.metrics, lag=limits.lag_seconds)
+        self._gate = Gate(settings, self._runner)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sockets: SocketServer | None = None
 
@@ -142,7 +154,7 @@ class Server:
         """
         if self._sockets is None:
             return
-        self.draining = True
+        self._gate.draining = True
         sockets, self._sockets = self._sockets, None
         open_now = list(self._connections.values())
         log_event(_log, "draining", sessions=len(open_now))
@@ -188,47 +200,33 @@ class Server:
         """A response to plain HTTP or a refusal; `None` lets the websocket open."""
         assert isinstance(door, Door)
         path, _, query = request.path.partition("?")
-        authorised = not self.settings.tokens or http.authorised(request, query, self.settings.tokens)
+        door.visitor = self._gate.visitor(request, query, str((door.remote_address or ("",))[0]))
         upload = door.body is not None
         if not upload and not http.is_websocket(request):
-            return self._page(path, authorised)
+            return self._page(path, authorised=door.visitor is not None)
         if path not in ((TRANSCRIPTIONS,) if upload else self._routes):
             known = ", ".join((TRANSCRIPTIONS,) if upload else self._routes)
             return http.reply(HTTPStatus.NOT_FOUND, f"nothing is served here; known: {known}\n")
-        if not authorised:
-            return self._unauthorised()
-        if (refusal := self._refusal()) is not None:
-            reason, text, seconds = refusal
-            self.metrics.refused.labels(reason).inc()
-            after = {"Retry-After": str(seconds)}
-            return http.reply(HTTPStatus.SERVICE_UNAVAILABLE, text + "\n", headers=after)
+        if (refusal := self._refusal(door)) is not None:
+            return refusal.response()
         if upload:
             return self._upload(door, request)
         try:
-            door.dialect = self._routes[path][1](self._offer, query)
+            wanted = parse_qs(query, max_num_fields=50) if query.count("&") < 50 else {}
+            offer = self._offer.named(*wanted.get("model", ()), *wanted.get("language", ()))
+            door.dialect = self._routes[path][1](offer, query)
         except QueryError as error:
             return http.reply(HTTPStatus.BAD_REQUEST, to_json(error.body), kind="application/json")
         return None
 
-    def _refusal(self) -> tuple[str, str, int] | None:
-        """Why no session can be opened now, and when to try again in seconds."""
-        limit = self.settings.limits.sessions
-        if self.draining:
-            return "draining", "the server is shutting down: connect to another", 10
-        if not self._runner.ready:
-            return "warming_up", "the model is being loaded", 5
-        if len(self._connections) >= limit:
-            return "sessions", f"all {limit} sessions are taken", 5
-        if self._runner.load() > 1:
-            return "overload", "the machine cannot keep up with the streams it has", 5
-        return None
+    def _refusal(self, door: Door) -> Refusal | None:
+        """Counted, too."""
+        refusal = _UNAUTHORISED if door.visitor is None else self._gate.refusal(door.visitor)
+        if refusal is not None:
+            self.metrics.refused.labels(refusal.kind).inc()
+        return refusal
 
-    def _unauthorised(self) -> Response:
-        self.metrics.refused.labels("unauthorised").inc()
-        text = "bring a token: header Authorization: Bearer ..., query token=..., or subprotocol bearer....\n"
-        return http.reply(HTTPStatus.UNAUTHORIZED, text, headers={"WWW-Authenticate": 'Bearer realm="rill"'})
-
-    def _page(self, path: str, authorised: bool) -> Response:
+    def _page(self, path: str, *, authorised: bool) -> Response:
         if path in self._pages:
             return http.page(*self._pages[path])
         if path == "/health":
@@ -236,12 +234,11 @@ class Server:
             status = HTTPStatus.OK if good else HTTPStatus.INTERNAL_SERVER_ERROR
             return http.reply(status, "ok\n" if good else "the engine does not answer\n")
         if path == "/ready":
-            refusal = self._refusal()
-            status = HTTPStatus.OK if refusal is None else HTTPStatus.SERVICE_UNAVAILABLE
-            return http.reply(status, "ready\n" if refusal is None else refusal[1] + "\n")
+            refusal = self._gate.refusal()
+            return http.reply(HTTPStatus.OK, "ready\n") if refusal is None else refusal.response()
         if path == "/metrics":
             if not authorised:
-                return self._unauthorised()
+                return _UNAUTHORISED.response()
             self.metrics.load.set(self._runner.load())
             return http.reply(HTTPStatus.OK, self.metrics.exposition(), kind=CONTENT_TYPE)
         if path == TRANSCRIPTIONS:
@@ -249,15 +246,9 @@ class Server:
                 HTTPStatus.METHOD_NOT_ALLOWED, "a POST is expected here\n", headers={"Allow": "POST"}
             )
         if path == "/v1/models":
-            model = {
-                "id": self.settings.name,
-                "object": "model",
-                "created": 0,
-                "owned_by": self.settings.name,
-            }
-            return http.reply(
-                HTTPStatus.OK, to_json({"object": "list", "data": [model]}), kind="application/json"
-            )
+            about = {"object": "model", "created": 0, "owned_by": self.settings.name}
+            models = {"object": "list", "data": [{"id": name} | about for name in self._offer.names]}
+            return http.reply(HTTPStatus.OK, to_json(models), kind="application/json")
         if path in self._routes:
             return http.reply(
                 HTTPStatus.UPGRADE_REQUIRED,
@@ -278,25 +269,26 @@ class Server:
             offer=self._offer,
             metrics=self.metrics,
         )
-        with self._registered(upload):
+        with self._registered(upload, door):
             return await upload.run(request)
 
     @contextlib.contextmanager
-    def _registered(self, connection: Connection | Upload) -> Iterator[None]:
+    def _registered(self, connection: Connection | Upload, door: Door) -> Iterator[None]:
+        assert door.visitor is not None
         self._connections[connection.key] = connection
-        self.metrics.sessions.set(len(self._connections))
         try:
-            yield
+            with self._gate.entered(door.visitor):
+                self.metrics.sessions.set(len(self._gate))
+                yield
         finally:
             del self._connections[connection.key]
-            self.metrics.sessions.set(len(self._connections))
+            self.metrics.sessions.set(len(self._gate))
 
     async def _handle(self, socket: ServerConnection) -> None:
         assert isinstance(socket, Door) and socket.request is not None and socket.dialect is not None
         protocol, _ = self._routes[socket.request.path.partition("?")[0]]
-        if (refusal := self._refusal()) is not None:  # many may have passed `_answer` at once
-            self.metrics.refused.labels(refusal[0]).inc()
-            await socket.close(1013, refusal[1])
+        if (refusal := self._refusal(socket)) is not None:  # many may have passed `_answer` at once
+            await socket.close(1013, refusal.text)
             return
         key = secrets.token_hex(6)
         connection = Connection(
@@ -308,8 +300,11 @@ class Server:
             limits=self.settings.limits,
             metrics=self.metrics,
         )
-        with self._registered(connection):
-            log_event(_log, "opened", session=key, protocol=protocol, sessions=len(self._connections))
+        with self._registered(connection, socket):
+            address = "" if socket.visitor is None else socket.visitor.address
+            log_event(
+                _log, "opened", session=key, protocol=protocol, address=address, sessions=len(self._gate)
+            )
             try:
                 await connection.run()
             except Exception:
@@ -317,14 +312,18 @@ class Server:
                 await socket.close(1011, "an error in the server")
 
 
-def run(engine: Engine, settings: Settings, *, started: Callable[[Server], None] | None = None) -> None:
+def run(
+    engines: Engine | Mapping[str, Engine],
+    settings: Settings,
+    *,
+    started: Callable[[Server], None] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain. `started` is called when the first session can be opened."""
-    asyncio.run(_run(engine, settings, started))
+    asyncio.run(_run(Server(engines, settings), started))
 
 
-async def _run(engine: Engine, settings: Settings, started: Callable[[Server], None] | None) -> None:
+async def _run(server: Server, started: Callable[[Server], None] | None) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    server = Server(engine, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, server.reload_certificate)

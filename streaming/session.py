@@ -13,7 +13,8 @@ tokens:
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,10 @@ from streaming.endpoint import Endpointer
 from streaming.engine import Batch, Engine
 from streaming.events import Ended, Event, Final, Options, Partial, PhrasesRefused
 from streaming.fifo import Fifo
+from streaming.load import Kind
 from streaming.segment import Segment, text_of
 
 if TYPE_CHECKING:
-    from asr.encoders import Chunk
     from asr.heads import Emission
 
 __all__ = ["Group", "Session", "run"]
@@ -44,9 +45,7 @@ _SLACK_SECONDS = 2.0
 class Group:
     """Sessions of one group share a step of `samples`: all are at their first, a later or their last."""
 
-    chunk: Chunk
-    head: str | None
-    search: Hashable
+    kind: Kind
     samples: int
 
 
@@ -55,11 +54,13 @@ class Session:
     segment.
     """
 
-    def __init__(self, engine: Engine, options: Options, *, backlog: float = 8.0) -> None:
+    def __init__(self, engine: Engine, options: Options, *, backlog: float = 8.0, model: str = "") -> None:
         latency_ms = engine.latencies[0] if options.latency_ms is None else options.latency_ms
         self.options = options
         self.chunk = engine.chunk_for(latency_ms)
         self.search = _in_time(options, engine.frame_seconds)
+        self.kind = Kind(model, (self.chunk, options.head, self.search.group))
+        """Sessions of one kind step together where their steps are of one length."""
         self.state: Any = engine.init_state(self.chunk, options.head, self.search)
         """The engine's own; the caller of `take` and `accept` hands it over and back."""
         self._engine = engine
@@ -80,6 +81,7 @@ class Session:
         self._segment = Segment(engine.tokenizer, frame_seconds=engine.frame_seconds, phrases=phrases)
         self._index = 0
         self._taken = 0
+        self._news, self._shown = False, -math.inf  # since the last partial, and when that was
         self._ended = False
         self._closed = False
 
@@ -105,6 +107,20 @@ class Session:
             self._fifo.write(np.zeros(self._flush, np.float32))
         return [] if self.ready else self._close()
 
+    def update(self, options: Options) -> None:
+        """From now on, what to tell and where to cut text is as in `options`; the recognition runs on untouched.
+        All that makes its state stays as it was: model, latency, head, search and the form of the audio.
+        """
+        self._endpointer.change(options.endpointing)
+        self.options = replace(
+            self.options,
+            partials=options.partials,
+            partial_interval=options.partial_interval,
+            words=options.words,
+            confidence=options.confidence,
+            endpointing=options.endpointing,
+        )
+
     # ---- steps
 
     @property
@@ -114,7 +130,7 @@ class Session:
 
     @property
     def group(self) -> Group:
-        return Group(self.chunk, self.options.head, self.search.group, self._size)
+        return Group(self.kind, self._size)
 
     @property
     def _due(self) -> int:
@@ -128,11 +144,6 @@ class Session:
             return self._due
         lead = self._due - self._next
         return lead + self._next * (1 if len(self._fifo) <= lead else 2)
-
-    @property
-    def step_seconds(self) -> float:
-        """How much audio a step of this session brings."""
-        return self._next / SAMPLE_RATE
 
     @property
     def received(self) -> int:
@@ -168,11 +179,9 @@ class Session:
         self._cut(min(self._seen(), self._tail[0].frame) if self._tail else self._seen(), events)
         if last:
             return events + self._close()
-        return (
-            events + self._partial()
-            if (emissions or self._tail != before) and self.options.partials
-            else events
-        )
+        self._news = self._news or bool(emissions) or self._tail != before
+        due = self._taken / SAMPLE_RATE - self._shown >= self.options.partial_interval
+        return events + self._partial() if self._news and due and self.options.partials else events
 
     def _seen(self) -> int:
         """Output frames that the model has decided on: its output lags by what it looks ahead."""
@@ -207,6 +216,7 @@ class Session:
         words = segment.words(limit=None)
         if not words:
             return []
+        self._news, self._shown = False, self._taken / SAMPLE_RATE
         return [
             Partial(
                 segment=self._index,

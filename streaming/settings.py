@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from asr.audio import SAMPLE_RATE
 from asr.errors import ConfigError
-from streaming.engine import Engine
+from streaming.engine import Engine, named
 from streaming.protocols import Limits, Offer
 
 __all__ = ["Settings", "offer", "tls_context"]
@@ -20,7 +22,8 @@ class Settings:
 
     With `tokens`, each client must bring one of them. `origins` are the pages that browsers may connect from;
     `None` means any. `default_latency_ms` is for clients that do not choose. `port` 0 takes a free one. `root` is
-    the protocol of websockets on `/` (`streaming.routes`).
+    the protocol of websockets on `/` (`streaming.routes`). `proxies` are the addresses or networks of those in front
+    whose `X-Forwarded-For` is believed.
     """
 
     host: str = "127.0.0.1"
@@ -28,6 +31,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     tokens: tuple[str, ...] = ()
     origins: tuple[str, ...] | None = None
+    proxies: tuple[str, ...] = ()
     certificate: str | None = None
     private_key: str | None = None
     default_latency_ms: int | None = None
@@ -35,9 +39,23 @@ class Settings:
     max_batch: int = 64
     name: str = "rill"
 
+    def __post_init__(self) -> None:
+        for proxy in self.proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError as error:
+                raise ConfigError(
+                    f"proxies: {proxy!r} is no address or network such as 10.0.0.0/8 ({error})"
+                ) from error
 
-def offer(engine: Engine, settings: Settings) -> Offer:
-    """Raises ConfigError for settings that cannot work with this engine."""
+
+def offer(engines: Engine | Mapping[str, Engine], settings: Settings) -> Offer:
+    """Raises ConfigError for settings that cannot work with these engines."""
+    first, *others = (_offer(name, engine, settings) for name, engine in named(engines).items())
+    return replace(first, others=tuple(others))
+
+
+def _offer(name: str, engine: Engine, settings: Settings) -> Offer:
     latencies, limits = tuple(sorted(engine.latencies)), settings.limits
     default = settings.default_latency_ms
     if default is None:
@@ -54,6 +72,7 @@ def offer(engine: Engine, settings: Settings) -> Offer:
         )
     return Offer(
         server=settings.name,
+        model=name or None,
         latencies=latencies,
         heads=engine.heads,
         default_latency=default,

@@ -18,7 +18,7 @@ from asr.errors import AudioError
 from streaming import http
 from streaming.codecs import file_blocks
 from streaming.door import Door, Sent
-from streaming.events import Ended, Event, Failed, Final, Options
+from streaming.events import Ended, Event, Failed, Final
 from streaming.protocols import Limits, Offer
 from streaming.protocols.openai_rest import Deltas, Form, RestError, answer, error_body, parse_form
 
@@ -105,13 +105,8 @@ class Upload:
     # ---- the answer
 
     async def _transcribe(self, form: Form) -> Response:
-        offer = self._offer
-        options = Options(
-            encoding="f32le",
-            latency_ms=offer.latencies[-1],
-            head=offer.default_head,
-            partials=form.stream,
-        )
+        offer = self._offer.named(form.model, form.language)
+        options = offer.options(encoding="f32le", latency_ms=offer.latencies[-1], partials=form.stream)
         self._runner.open(self.key, options)
         self._metrics.opened.labels("openai-rest").inc()
         sender = asyncio.create_task(self._send_audio(form.file))

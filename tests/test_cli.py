@@ -163,7 +163,7 @@ def test_train_hands_over_what_was_given(
 def test_serve_hands_over_its_options(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import streaming.engine
+    import streaming.engines
     import streaming.server
 
     seen: dict[str, Any] = {}
@@ -172,8 +172,10 @@ def test_serve_hands_over_its_options(
         seen.update(engine=engine, settings=settings)
         started(SimpleNamespace(url="wss://host:9/v1/stream"))
 
-    monkeypatch.setattr(asr.bundle, "load", lambda path, fast: f"model of {path}, {fast=}")
-    monkeypatch.setattr(streaming.engine, "TorchEngine", lambda model, threads: (model, threads))
+    monkeypatch.setattr(streaming.engines, "load", lambda path, fast: f"model of {path}, {fast=}")
+    monkeypatch.setattr(
+        streaming.engines, "TorchEngine", lambda model, threads, precision: (model, threads, precision)
+    )
     monkeypatch.setattr(streaming.server, "run", serve)
     options = [
         "--fast",
@@ -190,8 +192,16 @@ def test_serve_hands_over_its_options(
         "--threads",
         "1",
     ]
-    code, out, _ = run(capsys, "serve", "-m", "m", *options)
-    assert code == 0 and seen["engine"] == ("model of m, fast=True", 1)
+    options += ["-m", "a/m", "-m", "de=b/m", "--precision", "int8", "--limit", "idle_seconds=300"]
+    options += ["--limit", "address_sessions=2", "--proxy", "10.0.0.0/8"]
+    code, out, _ = run(capsys, "serve", *options)
+    assert code == 0 and seen["engine"] == {
+        "m": ("model of a/m, fast=True", 1, "int8"),
+        "de": ("model of b/m, fast=True", 1, "int8"),
+    }
+    limits = seen["settings"].limits
+    assert (limits.idle_seconds, limits.address_sessions, limits.token_sessions) == (300, 2, None)
+    assert seen["settings"].proxies == ("10.0.0.0/8",)
     settings = seen["settings"]
     assert (settings.port, settings.tokens, settings.limits.sessions, settings.default_latency_ms) == (
         0,
@@ -200,6 +210,26 @@ def test_serve_hands_over_its_options(
         640,
     )
     assert "listening on wss://host:9/v1/stream\n" in out and "https://host:9/\n" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--limit", "idle=3"], "nearest known key is idle_seconds"),
+        (["--limit", "idle_seconds"], "write it as NAME=N"),
+        (["--limit", "idle_seconds=soon"], "idle_seconds"),
+        (["--limit", "backlog_seconds=-1"], "must be more than 0"),
+        (["--precision", "int4"], "use float32, bfloat16, int8"),
+        (["-m", "x=data/models/mini", "-m", "x=data/models/mini"], "two are named x"),
+        (["-m", "no/such/model"], "no such bundle"),
+        (["--proxy", "nginx"], "no address or network"),
+    ],
+)
+def test_serve_refuses_what_cannot_be(
+    capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    code, _, err = run(capsys, "serve", *options)
+    assert code == 1 and message in err and err.count("\n") == 1
 
 
 def test_stream_to_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

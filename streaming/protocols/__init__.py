@@ -25,10 +25,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeAlias
 
-from asr.errors import ProtocolError
+from asr.errors import ConfigError, ProtocolError
 from streaming.events import Event, Options
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "QueryError",
     "Send",
     "Start",
+    "Update",
     "close_reason",
     "parse_object",
     "shown",
@@ -62,6 +63,13 @@ class Audio:
     """In the session's encoding. A part of a sample, or what is no audio, comes back as the event `Failed`."""
 
     data: bytes
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the open session is to do from now on: see `streaming.session.Session.update`."""
+
+    options: Options
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Close:
     kind: str
 
 
-Action: TypeAlias = Start | Audio | Finish | Send | Close
+Action: TypeAlias = Start | Update | Audio | Finish | Send | Close
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +108,16 @@ class Limits:
 
     sessions: int = 100
     """Sessions at a time; more are answered with HTTP 503 and `Retry-After`."""
+    address_sessions: int | None = None
+    """The same for the clients of one address, HTTP 429; `None`: no limit of their own."""
+    token_sessions: int | None = None
+    """The same for those that bring one token."""
+    lag_seconds: float = 0.5
+    """Delay of text that is too much: new sessions are refused before the open ones would get there."""
     message_bytes: int = 1_048_576
     """One message. A larger one closes the connection with code 1009."""
+    messages_per_second: float = 1000.0
+    """Of one connection, after ten seconds' worth; beyond it the server reads no faster, and TCP slows the sender."""
     upload_bytes: int = 26_214_400
     """A file in one request. A larger one is answered with HTTP 413."""
     backlog_seconds: float = 8.0
@@ -118,17 +134,47 @@ class Limits:
     drain_seconds: float = 10.0
     """From SIGTERM to the process's end: sessions are ended and their finals sent in this time."""
 
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"limits: {limit.name} is {value}; it must be more than 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What a server can do for a session."""
+    """What a server can do for a session: its first model, and the `others` that it has."""
 
     server: str
+    model: str | None = None
+    """Its name; one that is alone has none."""
     latencies: tuple[int, ...]
     heads: tuple[str, ...]
     default_latency: int
     default_head: str
     limits: Limits
+    others: tuple[Offer, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all models."""
+        return tuple(x.model or self.server for x in (self, *self.others))
+
+    def named(self, *wanted: Any) -> Offer:
+        """The same with another model as the first: the first that a client asks for, by name or language, and that
+        is there. Clients of a service send names of its models, which mean nothing here.
+        """
+        every = [replace(x, others=()) for x in (self, *self.others)]
+        for name in wanted:
+            for i, one in enumerate(every):
+                if name is not None and one.model == name:
+                    return replace(one, others=(*every[:i], *every[i + 1 :]))
+        return self
+
+    def options(self, **fields: Any) -> Options:
+        """This model's defaults, but for these fields."""
+        defaults = {"model": self.model, "latency_ms": self.default_latency, "head": self.default_head}
+        return Options(**(defaults | fields))
 
 
 class Dialect(Protocol):

@@ -237,12 +237,10 @@ class Deepgram(Dialect):
         elif fields.get("endpointing", "true").lower() != "true":
             milliseconds = self._integer(fields, "endpointing", 0, 60_000) or 0
             rules = Rules(silence=max(100, milliseconds) / 1000)
-        return Options(
+        return self._offer.options(
             sample_rate=16_000 if rate is None or encoding == "container" else rate,
             encoding=cast("Encoding", encoding),
             channels=1 if encoding == "container" else self._integer(fields, "channels", 1, 8) or 1,
-            latency_ms=self._offer.default_latency,
-            head=self._offer.default_head,
             partials=self._boolean(fields, "interim_results"),
             endpointing=rules,
         )

@@ -27,7 +27,7 @@ from typing import Any
 
 from asr.audio import RATES
 from asr.transcript import Word
-from streaming.events import Ended, Event, Failed, Final, Options, Partial
+from streaming.events import Ended, Event, Failed, Final, Partial
 from streaming.protocols import (
     Action,
     Audio,
@@ -145,13 +145,12 @@ class FunASR(Dialect):
         self._open = True
         self._recordings.append(_Recording(self._mode, self._name))
         offline = self._mode == "offline"
-        latencies = self._offer.latencies
-        options = Options(
+        fields = {"latency_ms": self._offer.latencies[-1]} if offline else {}
+        options = self._offer.options(
             sample_rate=self._rate,
             encoding="container" if self._packed else "s16le",
-            latency_ms=latencies[-1] if offline else self._offer.default_latency,
-            head=self._offer.default_head,
             partials=not offline,
+            **fields,
         )
         return [Start(options)]
 

@@ -13,7 +13,8 @@
 Of `audio.input`: `format` (audio/pcm of any rate, audio/pcmu, audio/pcma) and `turn_detection`. With server_vad, an
 item is a segment of speech, which ends after `silence_duration_ms` or at a commit; with null, at a commit only, though
 its deltas come at once. semantic_vad is taken for server_vad. Deltas only add; where a long segment is cut, the last
-one may go beyond `transcript`, which holds. `transcription.*`, `noise_reduction`, `include`, `threshold`,
+one may go beyond `transcript`, which holds. `transcription.model` or `.language` chooses a model of the server's by its
+name; other names mean its first. `noise_reduction`, `include`, `threshold`,
 `prefix_padding_ms` are sent back and ignored. The form of the beta (`transcription_session.update`) is spoken, too.
 
 An event that will not do is answered with an `error`, and the session goes on. Audio that cannot be decoded ends it:
@@ -32,7 +33,7 @@ from typing import Any
 
 from asr.audio import RATES
 from streaming.endpoint import Rules
-from streaming.events import ENCODINGS, Encoding, Ended, Event, Failed, Final, Options, Partial
+from streaming.events import ENCODINGS, Encoding, Ended, Event, Failed, Final, Partial
 from streaming.protocols import (
     Action,
     Audio,
@@ -92,7 +93,7 @@ class OpenAI(Dialect):
         self._id = f"sess_{secrets.token_hex(10)}"
         self._input: dict[str, Any] = {
             "format": {"type": "audio/pcm", "rate": 24_000},
-            "transcription": {"model": offer.server},
+            "transcription": {"model": offer.model or offer.server},
             "noise_reduction": None,
             "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
         }
@@ -180,12 +181,10 @@ class OpenAI(Dialect):
         self._open = True
         turns = self._rules is not _LONGEST
         self._sessions.append(_Session(turns))
-        options = Options(
-            sample_rate=self._rate,
-            encoding=self._encoding,
-            latency_ms=self._offer.default_latency,
-            head=self._offer.default_head,
-            endpointing=self._rules,
+        asked = self._input["transcription"]
+        asked = asked if isinstance(asked, dict) else {}
+        options = self._offer.named(asked.get("model"), asked.get("language")).options(
+            sample_rate=self._rate, encoding=self._encoding, endpointing=self._rules
         )
         return [Start(options), Audio(data[:whole])]
 

@@ -54,6 +54,7 @@ class Form:
 
     file: bytes
     response_format: str = "json"
+    model: str = ""
     language: str = ""
     stream: bool = False
     granularities: tuple[str, ...] = ("segment",)
@@ -94,6 +95,7 @@ def parse_form(content_type: str, body: bytes) -> Form:
     return Form(
         file=fields["file"][0],
         response_format=form,
+        model=texts.get("model", ""),
         language=texts.get("language", ""),
         stream=stream in ("true", "1"),
         granularities=granularities,

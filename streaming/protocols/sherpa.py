@@ -21,7 +21,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from streaming.events import Ended, Event, Final, Options, Partial
+from streaming.events import Ended, Event, Final, Partial
 from streaming.protocols import ENDINGS, Action, Audio, Close, Dialect, Finish, Offer, Start, close_reason
 
 __all__ = ["Sherpa", "SherpaPython"]
@@ -31,12 +31,7 @@ class Sherpa(Dialect):
     """One connection, as the C++ server's. See `streaming.protocols.Dialect`."""
 
     def __init__(self, offer: Offer, query: str = "") -> None:
-        self._options = Options(
-            sample_rate=16_000,
-            encoding="f32le",
-            latency_ms=offer.default_latency,
-            head=offer.default_head,
-        )
+        self._options = offer.options(sample_rate=16_000, encoding="f32le")
         self._finished = False
         self._segment = 0
         self._start = 0.0

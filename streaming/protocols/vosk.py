@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asr.audio import RATES
-from streaming.events import Ended, Event, Final, Options, Partial
+from streaming.events import Ended, Event, Final, Partial
 from streaming.protocols import (
     Action,
     Audio,
@@ -100,10 +100,7 @@ class Vosk(Dialect):
         if self._open:
             return []
         self._open = True
-        offer = self._offer
-        return [
-            Start(Options(sample_rate=self._rate, latency_ms=offer.default_latency, head=offer.default_head))
-        ]
+        return [Start(self._offer.options(sample_rate=self._rate))]
 
     def _answer(self) -> str:
         return self._result() if self._finals else to_json({"partial": self._partial})

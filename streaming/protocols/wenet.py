@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asr.transcript import Word
-from streaming.events import Ended, Event, Failed, Final, Options, Partial
+from streaming.events import Ended, Event, Failed, Final, Partial
 from streaming.protocols import (
     Action,
     Audio,
@@ -103,8 +103,7 @@ class Wenet(Dialect):
         if not isinstance(continuous, bool):
             return _error("boolean true or false is expected for continuous_decoding option")
         self._started, self._continuous = True, continuous
-        options = Options(latency_ms=self._offer.default_latency, head=self._offer.default_head)
-        return [Start(options), Send(to_json({"status": "ok", "type": "server_ready"}))]
+        return [Start(self._offer.options()), Send(to_json({"status": "ok", "type": "server_ready"}))]
 
     def _final(self) -> str:
         finals, self._waiting = self._waiting, []

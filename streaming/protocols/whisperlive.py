@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
 
-from streaming.events import Encoding, Event, Failed, Final, Options, Partial
+from streaming.events import Encoding, Event, Failed, Final, Partial
 from streaming.protocols import (
     ENDINGS,
     Action,
@@ -103,10 +103,8 @@ class WhisperLive(Dialect):
         self._uid = uid
         self._words = bool(request.get("word_timestamps", False))
         self._segments = deque(maxlen=min(count, _SEGMENTS))
-        offer = self._offer
-        options = Options(
-            encoding=cast("Encoding", encoding), latency_ms=offer.default_latency, head=offer.default_head
-        )
+        offer = self._offer.named(request.get("model"), request.get("language"))
+        options = offer.options(encoding=cast("Encoding", encoding))
         ready: dict[str, Any] = {"uid": uid, "message": "SERVER_READY", "backend": "faster_whisper"}
         return [Start(options), Send(to_json(ready))]
 

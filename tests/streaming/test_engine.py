@@ -80,7 +80,12 @@ def test_batched_streams_say_what_they_say_alone_and_offline(engine: TorchEngine
 
 
 def test_warm_up_and_offline_models(engine: TorchEngine) -> None:
-    warm_up(engine, batch=2)
+    steps = list(warm_up(engine, batches=(1, 2)))
+    assert {streams for streams, *_ in steps} == {1, 2}
+    assert {(round(audio / streams, 2), seconds > 0) for streams, audio, seconds in steps} == {
+        (0.16, True),
+        (0.32, True),
+    }
     with pytest.raises(ConfigError, match="offline model"):
         TorchEngine(model(causal=False))
     with pytest.raises(ConfigError, match="threads is 0"):

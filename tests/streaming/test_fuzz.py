@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from streaming.codecs import splitter
 from streaming.events import Ended, Failed, Final, Heard, Options, Partial
-from streaming.protocols import Audio, Close, Dialect, Finish, QueryError, Send, Start
+from streaming.protocols import Audio, Close, Dialect, Finish, QueryError, Send, Start, Update
 from streaming.protocols.openai_rest import RestError, parse_form
 from streaming.routes import ROUTES
 from tests.streaming.test_protocols import FINAL, OFFER, PARTIAL
@@ -44,6 +44,11 @@ FIELDS = {
         "latency_ms",
         "head",
         "endpointing",
+        "model",
+        "words",
+        "partial_interval",
+        "phrases",
+        "search",
     ],
     "sherpa": ["Done"],
     "sherpa-python": ["Done"],
@@ -55,7 +60,12 @@ FIELDS = {
     "openai": ["type", "event_id", "session", "audio", "input", "format", "turn_detection", "include"],
 }
 SPOKEN = {
-    "native": [{"type": "start"}, {"type": "end"}],
+    "native": [
+        {"type": "start"},
+        {"type": "update", "words": False},
+        {"type": "update", "latency_ms": 160},
+        {"type": "end"},
+    ],
     "sherpa": [],
     "sherpa-python": [],
     "vosk": [{"config": {"sample_rate": 8000}}, {"reset": 1}, {"eof": 1}],
@@ -109,6 +119,8 @@ class Server:
                     assert options.latency_ms in OFFER.latencies and options.head in OFFER.heads
                     splitter(options)
                     self.options = options
+                case Update(options):
+                    assert options.latency_ms in OFFER.latencies
                 case Audio(data):
                     assert isinstance(data, bytes)
                     assert self.options is not None or self.finished

@@ -133,7 +133,7 @@ def test_a_bad_start_names_field_and_remedy(fields: dict[str, Any], code: str, w
         (Native(OFFER), '{"a": NaN}', "bad_json", "JSON object"),
         (Native(OFFER), "[" * 100_000, "bad_json", "JSON object"),
         (Native(OFFER), '{"type": "strat"}', "unknown_type", 'did you mean "start"?'),
-        (Native(OFFER), '{"type": {}}', "unknown_type", "known: start, end"),
+        (Native(OFFER), '{"type": {}}', "unknown_type", "known: start, update, end"),
         (Native(OFFER), '{"type": "end"}', "end_before_start", "no session"),
         (started(), '{"type": "start"}', "already_started", "one connection is one session"),
         (started(), '{"type": "end", "x": 1}', "unknown_field", "no fields"),

@@ -130,18 +130,20 @@ def test_lag_is_the_age_of_the_audio_that_a_step_completed() -> None:
     assert tick.waited == pytest.approx(0.5, abs=0.02)
 
 
-def test_load_tells_when_the_machine_falls_behind() -> None:
-    scheduler = Scheduler(ToyEngine(), max_batch=1)
-    for key in "abcdefgh":
-        scheduler.open(key, Options(latency_ms=160))
-        scheduler.push(key, s16le(silence(5)), 0.0)
-    for i in range(40):
-        scheduler.tick(0.001 * i)
-    assert scheduler.load(0.04) < 0.2
-    for i in range(40):
-        scheduler.tick(1 + 0.05 * i)  # eight streams, 50 ms each: 0.4 s for every 0.16 s of speech
-    assert scheduler.load(3.0) > 1
-    assert scheduler.load(30.0) < 0.1
+def test_several_models_share_one_thread_and_no_step() -> None:
+    engines = {"en": ToyEngine(), "de": ToyEngine(latencies=(320, 640))}
+    scheduler = Scheduler(engines)
+    for key, model in (("a", "en"), ("b", "de"), ("c", "de"), ("d", None)):
+        scheduler.open(key, Options(latency_ms=320, model=model))
+        scheduler.push(key, s16le(speech(1, 2, frames=20)), 0.0)
+        scheduler.end(key, 0.0)
+    assert sorted(scheduler.kinds().values()) == [2, 2]
+    found = drain(scheduler)
+    wanted = list(run(ToyEngine(), Options(latency_ms=320), [s16le(speech(1, 2, frames=20))]))
+    assert all(events(found, key) == wanted for key in "abcd")
+    assert set(engines["en"].batches) == set(engines["de"].batches) == {2}
+    scheduler.open("e", Options(latency_ms=160, model="fr"))
+    assert isinstance(events(drain(scheduler), "e")[-1], Failed)
 
 
 def test_a_dropped_stream_is_forgotten() -> None:

@@ -32,7 +32,9 @@ Message = str | bytes
 
 
 def serve(
-    test: Callable[[Server], Awaitable[None]], engine: ToyEngine | None = None, **settings: Any
+    test: Callable[[Server], Awaitable[None]],
+    engine: ToyEngine | dict[str, ToyEngine] | None = None,
+    **settings: Any,
 ) -> None:
     async def body() -> None:
         async with asyncio.timeout(30), Server(engine or ToyEngine(), Settings(port=0, **settings)) as server:
@@ -256,7 +258,7 @@ def test_too_many_sessions_are_refused_with_a_time_to_retry() -> None:
 
 def test_an_overloaded_server_refuses_new_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(server: Server) -> None:
-        monkeypatch.setattr(server._runner, "load", lambda: 1.5)
+        monkeypatch.setattr(server._runner, "load", lambda *, streams: 1.5)
         with pytest.raises(InvalidStatus) as refused:
             await connect(server.url)
         assert b"cannot keep up" in refused.value.response.body
