@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Sequence
 from http import HTTPStatus
 from importlib.resources import files
+from pathlib import PurePath
 from urllib.parse import parse_qs
 
 from websockets.datastructures import Headers
@@ -17,13 +18,7 @@ from websockets.typing import Subprotocol
 __all__ = ["is_websocket", "load_pages", "page", "reply", "select_subprotocol", "token_of"]
 
 _BEARER = ("bearer.", "openai-insecure-api-key.")
-_PAGES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/live.js": ("live.js", "text/javascript; charset=utf-8"),
-    "/worklet.js": ("worklet.js", "text/javascript; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
-}
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _SECURITY = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -34,8 +29,12 @@ _SECURITY = {
 
 def load_pages() -> dict[str, tuple[bytes, str]]:
     """path -> (body, type). Read once, at the start: no client's path ever reaches the file system."""
-    folder = files("streaming") / "web"
-    return {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _PAGES.items()}
+    pages = {}
+    for file in (files("streaming") / "web").iterdir():
+        if (kind := _KINDS.get(PurePath(file.name).suffix)) is not None:
+            path = "/" if file.name == "index.html" else f"/{file.name}"
+            pages[path] = (file.read_bytes(), f"{kind}; charset=utf-8")
+    return pages
 
 
 def page(body: bytes, kind: str) -> Response:

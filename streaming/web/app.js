@@ -1,181 +1,154 @@
+import { download } from "./formats.js";
 import { Live, hello } from "./live.js";
+import { Level, decode, microphone } from "./sound.js";
+import { Transcript } from "./transcript.js";
 
 const $ = (id) => document.getElementById(id);
-const transcript = $("transcript");
-const downloads = [...document.querySelectorAll("[data-format]")];
-let finals = [];      // of all sessions since the page was cleared
-let offset = 0;       // seconds of audio in the sessions before the running one
-let running = null;   // { live, stop }
+const transcript = new Transcript($("transcript"), $("tip"));
+const level = new Level($("level"));
+const outputs = [...document.querySelectorAll("[data-format]"), $("clear")];
+const PACKET_SECONDS = 0.2;  // of a file
+let offer = null;      // the server's hello
+let running = null;    // { live, stop }
+let delays = [];       // milliseconds from a word's end to its first showing, of the running session
 
 function status(text, error = false) {
   $("status").textContent = text;
+  $("status").title = "";
   $("status").classList.toggle("error", error);
-}
-
-// ---- text
-
-function paragraph() {
-  let p = transcript.querySelector(".partial");
-  if (!p) {
-    $("hint")?.remove();
-    p = document.createElement("p");
-    p.className = "partial";
-    transcript.append(p);
-  }
-  return p;
-}
-
-function show(message) {
-  if (!message.text) return;
-  const p = paragraph();
-  const atEnd = transcript.scrollHeight - transcript.scrollTop - transcript.clientHeight < 60;
-  const words = message.words.length ? message.words : [{ text: message.text }];
-  p.replaceChildren(...words.flatMap((word) => {
-    const span = document.createElement("span");
-    span.className = word.confidence < 0.5 ? "word unsure" : "word";
-    span.textContent = word.text;
-    if (word.start !== undefined)
-      span.title = `${(word.start + offset).toFixed(2)}–${(word.end + offset).toFixed(2)} s · ${Math.round(word.confidence * 100)} %`;
-    return [span, " "];
-  }));
-  if (atEnd) transcript.scrollTop = transcript.scrollHeight;
-}
-
-function settle(message) {
-  show(message);
-  transcript.querySelector(".partial")?.classList.remove("partial");
-  const shift = (word) => ({ ...word, start: word.start + offset, end: word.end + offset });
-  finals.push({ text: message.text, words: message.words.map(shift), ...shift({ start: message.start, end: message.end }) });
-  for (const button of [...downloads, $("clear")]) button.disabled = false;
-}
-
-function facts(message) {
-  const latency = running?.live.latency;
-  $("facts").textContent = `${latency ? `latency ${latency} ms · ` : ""}lag ${message.lag_ms} ms`;
 }
 
 // ---- sessions
 
-function begin(sampleRate) {
-  const latency = Number($("latency").value) || undefined;
-  let end = 0;
-  const live = new Live({ sample_rate: sampleRate, latency_ms: latency }, {
-    partial(message) { show(message); facts(message); },
-    final(message) { settle(message); facts(message); end = Math.max(end, message.end); },
+function begin(sampleRate, spoken, stop) {
+  delays = [];
+  const phrases = $("phrases").value.split("\n").map((x) => x.trim()).filter(Boolean);
+  const latency = Number($("latency").value), head = $("model").value;
+  const live = new Live({ sample_rate: sampleRate, latency_ms: latency, head, ...(phrases.length ? { phrases } : {}) }, {
+    partial(message) { transcript.show(message); facts(message, spoken && message.words.at(-1)); },
+    final(message) {
+      transcript.settle(message);
+      for (const button of outputs) button.disabled = false;
+      facts(message);
+    },
+    phrases_refused({ phrases }) {
+      status(`The model cannot write: ${phrases.map((x) => x.phrase).join(", ")}`, true);
+      $("status").title = phrases.map((x) => `${x.phrase}: ${x.reason}`).join("\n");
+    },
     error(message) { status(message.message, true); },
-    close() { offset += live.bye?.duration || end; stopped(); },
+    close() { transcript.close(live.bye?.duration || live.seconds); stopped(); },
   });
+  running = { live, stop };
   live.latency = latency;
+  status("Starting …");
   return live;
+}
+
+function facts(message, word) {
+  const said = [`latency ${running.live.latency} ms`];
+  if (word) delays = [...delays.slice(-19), running.live.since(word.end)].filter((x) => x !== undefined);
+  if (delays.length) said.push(`shown after ${(delays.toSorted((a, b) => a - b)[delays.length >> 1] / 1000).toFixed(2)} s`);
+  said.push(`lag ${message.lag_ms} ms`);
+  $("facts").textContent = said.join(" · ");
 }
 
 function stopped() {
   running?.stop();
   running = null;
-  transcript.querySelector(".partial")?.classList.remove("partial");
   $("record").setAttribute("aria-pressed", "false");
   $("record").textContent = "Speak";
   $("progress").hidden = true;
-  $("level").value = 0;
+  level.clear();
   if (!$("status").classList.contains("error")) status("Ready");
 }
 
 async function record() {
-  let media, context;
+  status("Starting …");
+  let source;
   try {
-    media = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
-    context = new AudioContext();
-    await context.audioWorklet.addModule("worklet.js");
+    source = await microphone();
   } catch (error) {
-    media?.getTracks().forEach((track) => track.stop());
-    const remedy = navigator.mediaDevices ? error.message : "the microphone needs https, or http on localhost";
-    return status(`No microphone: ${remedy}`, true);
+    return status(`No microphone: ${error.message}`, true);
   }
-  const live = begin(context.sampleRate);
-  running = { live, stop() { media.getTracks().forEach((track) => track.stop()); context.close().catch(() => {}); } };
+  const live = begin(source.sampleRate, true, source.stop);
   $("record").setAttribute("aria-pressed", "true");
   $("record").textContent = "Stop";
-  if (!(await live.opened)) return;
-  const node = new AudioWorkletNode(context, "packets", { numberOfOutputs: 0 });
-  node.port.onmessage = ({ data }) => { level(data); live.send(data); };
-  context.createMediaStreamSource(media).connect(node);
-  status("Listening …");
+  source.start((samples) => { level.show(samples); live.send(samples); });
+  if (await live.opened) status("Listening …");
 }
 
 async function open(file) {
-  if (!file || running) return;
+  if (!file || running || !offer) return;
   status(`Reading ${file.name} …`);
   let audio;
   try {
-    // Decoding at 16 kHz spares the network; the server would resample any other rate itself.
-    audio = await new OfflineAudioContext(1, 1, 16000).decodeAudioData(await file.arrayBuffer());
-  } catch {
-    return status(`${file.name}: this browser cannot decode it as audio`, true);
+    audio = await decode(file);
+  } catch (error) {
+    return status(error.message, true);
   }
-  const live = begin(audio.sampleRate);
-  running = { live, stop() {} };
+  const { samples, sampleRate } = audio, size = Math.round(sampleRate * PACKET_SECONDS);
+  const live = begin(sampleRate, false, () => {});
+  $("record").setAttribute("aria-pressed", "true");
+  $("record").textContent = "Stop";
   if (!(await live.opened)) return;
   status(`Transcribing ${file.name} …`);
   $("progress").hidden = false;
-  const channels = Array.from({ length: audio.numberOfChannels }, (_, i) => audio.getChannelData(i));
-  const size = Math.round(audio.sampleRate / 5);
-  for (let at = 0; at < audio.length && live.open; at += size) {
-    const packet = channels[0].slice(at, at + size);
-    for (const other of channels.slice(1)) other.subarray(at, at + size).forEach((x, i) => { packet[i] += x; });
-    if (channels.length > 1) packet.forEach((x, i) => { packet[i] = x / channels.length; });
-    await live.send(packet);
-    level(packet);
-    $("progress").value = at / audio.length;
+  for (let at = 0; at < samples.length && live.open; at += size) {
+    const packet = samples.subarray(at, at + size);
+    live.send(packet);
+    level.show(packet);
+    $("progress").value = at / samples.length;
+    await live.room();
   }
   $("progress").value = 1;
   live.end();
 }
 
-function level(samples) {
-  const loudest = samples.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-  // In decibels, -60 to 0: as loud as it sounds.
-  $("level").value = Math.max(loudest ? 1 + Math.log10(loudest) / 3 : 0, $("level").value * 0.8);
-}
-
-// ---- downloads
-
-const clock = (s) => new Date(Math.round(s * 1000)).toISOString().slice(11, 23).replace(".", ",");
-const formats = {
-  txt: () => finals.map((x) => x.text).join("\n") + "\n",
-  srt: () => finals.map((x, i) => `${i + 1}\n${clock(x.start)} --> ${clock(x.end)}\n${x.text}\n`).join("\n"),
-  json: () => JSON.stringify({ text: finals.map((x) => x.text).join(" "), segments: finals }, null, 2),
-};
-
-function download(format) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([formats[format]()], { type: "text/plain" }));
-  link.download = `transcript.${format}`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+function toggle() {
+  if (!offer) return;
+  if (!running) { record(); return; }
+  running.live.end();
+  running.stop();
+  status("Finishing …");
 }
 
 // ---- wiring
 
-$("record").onclick = () => {
-  if (!running) { status("Starting …"); record(); return; }
-  running.live.end();
-  running.stop();
-  status("Finishing …");
-};
+function settings(opened) {
+  $("settings").hidden = !opened;
+  $("settings-button").setAttribute("aria-expanded", opened);
+}
+
+function offered(hello) {
+  offer = hello;
+  const latencies = hello.latencies_ms.map((ms) => new Option(`${ms} ms`, ms, false, ms === hello.default_latency_ms));
+  $("latency").replaceChildren(...latencies);
+  $("model").replaceChildren(...hello.heads.map((head) => new Option(`${hello.server}, ${head}`, head, false, head === hello.default_head)));
+  status("Ready");
+}
+
+$("record").onclick = toggle;
+$("settings-button").onclick = () => settings($("settings").hidden);
+$("settings").onsubmit = (event) => event.preventDefault();
 $("file").onchange = ({ target }) => { open(target.files[0]); target.value = ""; };
 $("file-label").onkeydown = (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("file").click(); } };
-transcript.ondragover = (event) => { event.preventDefault(); transcript.classList.add("drop"); };
-transcript.ondragleave = () => transcript.classList.remove("drop");
-transcript.ondrop = (event) => { event.preventDefault(); transcript.classList.remove("drop"); open(event.dataTransfer.files[0]); };
-for (const button of downloads) button.onclick = () => download(button.dataset.format);
+document.onkeydown = (event) => {
+  if (event.key === " " && !event.repeat && !event.target.closest("button, label, select, textarea, input")) { event.preventDefault(); toggle(); }
+  if (event.key === "Escape") settings(false);
+};
+const redraw = () => level.draw();
+new ResizeObserver(redraw).observe($("level"));
+matchMedia("(prefers-color-scheme: dark)").onchange = redraw;
+const main = $("transcript");
+main.ondragover = (event) => { event.preventDefault(); main.classList.add("drop"); };
+main.ondragleave = () => main.classList.remove("drop");
+main.ondrop = (event) => { event.preventDefault(); main.classList.remove("drop"); open(event.dataTransfer.files[0]); };
+for (const button of outputs.slice(0, -1)) button.onclick = () => download(button.dataset.format, transcript);
 $("clear").onclick = () => {
-  finals = [];
-  if (!running) offset = 0;
-  transcript.replaceChildren();
-  for (const button of [...downloads, $("clear")]) button.disabled = true;
+  transcript.clear();
+  if (!running) transcript.offset = 0;
+  $("facts").textContent = "";
+  for (const button of outputs) button.disabled = true;
 };
 
-hello().then((offer) => {
-  $("latency").replaceChildren(...offer.latencies_ms.map((ms) => new Option(`${ms} ms`, ms, false, ms === offer.default_latency_ms)));
-  status("Ready");
-}).catch((error) => status(error.message, true));
+hello().then(offered).catch((error) => status(error.message, true));

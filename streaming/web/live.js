@@ -1,6 +1,11 @@
 // Rill's native protocol in a browser. The messages: streaming/protocols/README.md.
 
-const url = () => `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/stream`;
+// Beside the page, whatever stands before its path: a proxy may serve it under a prefix.
+function url() {
+  const address = new URL("v1/stream", location.href);
+  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  return address;
+}
 
 // A page opened as .../#token=SECRET sends the token along. What stands after # never reaches a server's log.
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -16,7 +21,7 @@ export function hello() {
   return new Promise((resolve, reject) => {
     const socket = connect();
     socket.onmessage = ({ data }) => { resolve(JSON.parse(data)); socket.close(); };
-    socket.onclose = () => reject(new Error("no answer: the server is busy, or wants a token (#token=… in the address)"));
+    socket.onclose = () => reject(new Error("No answer: the server is busy, or wants a token (#token=… in the address)"));
   });
 }
 
@@ -27,38 +32,62 @@ export function pcm(samples) {
   return view.buffer;
 }
 
-/** One session. `on` has the functions partial, final, error and close. */
+/** One session. `on` has the functions partial, final, phrases_refused, error and close. */
 export class Live {
   constructor(options, on) {
     this.socket = connect();
+    this.rate = options.sample_rate;
     this.ended = false;
+    this.early = [];  // packets from before `started`
+    this.marks = [];  // [seconds of audio sent, when], as far back as a word may lie
+    this.seconds = 0;
     this.opened = new Promise((resolve) => {
       this.socket.onmessage = ({ data }) => {
         const message = JSON.parse(data);
         if (message.type === "hello") this.socket.send(JSON.stringify({ type: "start", encoding: "s16le", ...options }));
-        else if (message.type === "started") resolve(true);
+        else if (message.type === "started") {
+          for (const packet of this.early) this.socket.send(packet);
+          this.early = null;
+          resolve(true);
+        }
         else if (message.type === "bye") this.bye = message;
         else on[message.type]?.(message);
       };
       this.socket.onclose = () => {
         resolve(false);
-        if (!this.bye) on.error({ message: "the connection was lost" });
+        if (!this.bye) on.error({ message: "The connection was lost" });
         else if (!["ended", "error"].includes(this.bye.code)) on.error({ message: this.bye.reason });
         on.close();
       };
     });
   }
 
-  /** Send samples; resolves when the socket has taken most of what it was given before. */
-  async send(samples) {
+  /** Send samples. What is said before the session has opened waits for it. */
+  send(samples) {
+    if (this.ended || this.socket.readyState > WebSocket.OPEN) return;
+    if (this.early) this.early.push(pcm(samples));
+    else this.socket.send(pcm(samples));
+    this.seconds += samples.length / this.rate;
+    this.marks.push([this.seconds, performance.now()]);
+    if (this.marks.length > 1000) this.marks.splice(0, 500);
+  }
+
+  /** Resolves when the socket has taken most of what it was given. */
+  async room() {
     while (this.open && this.socket.bufferedAmount > 262144) await new Promise((go) => setTimeout(go, 50));
-    if (this.open) this.socket.send(pcm(samples));
+  }
+
+  /** Milliseconds from when the sample at `seconds` was sent to now. */
+  since(seconds) {
+    const mark = this.marks.find(([end]) => end >= seconds);
+    return mark && performance.now() - mark[1];
   }
 
   get open() { return !this.ended && this.socket.readyState === WebSocket.OPEN; }
 
-  end() {
-    if (this.open) this.socket.send('{"type":"end"}');
+  /** No more audio follows. What is still to come of words comes. */
+  async end() {
     this.ended = true;
+    if (await this.opened) this.socket.send('{"type":"end"}');
   }
 }

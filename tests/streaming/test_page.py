@@ -1,172 +1,219 @@
-"""The page in a real browser, headless, with a file for a microphone: driven over Chromium's debugging protocol."""
+"""The page in a real browser, headless, with a file for a microphone."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import itertools
 import json
-import os
-import shutil
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from websockets.asyncio.client import ClientConnection, connect
+import soxr
 
+import asr
+from asr import audio
+from asr.transcript import Transcript, Word
+from streaming.engine import Engine, TorchEngine
+from streaming.events import Final, Options
+from streaming.runner import Runner
 from streaming.server import Server, Settings
+from streaming.session import run
+from tests.streaming.browser import BROWSER, Tab, browse
 from tests.streaming.toy_engine import ToyEngine, silence, speech
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium: the page is tested where one is installed"),
 ]
 
-
-class Tab:
-    """One page of the browser."""
-
-    def __init__(self, socket: ClientConnection, folder: Path) -> None:
-        self._socket = socket
-        self._numbers = itertools.count(1)
-        self._folder = folder
-
-    async def command(self, method: str, **parameters: Any) -> Any:
-        number = next(self._numbers)
-        await self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(await self._socket.recv())
-            if message.get("id") == number:
-                assert "error" not in message, message
-                return message["result"]
-
-    async def evaluate(self, expression: str) -> Any:
-        result = await self.command(
-            "Runtime.evaluate", expression=expression, returnByValue=True, userGesture=True, awaitPromise=True
-        )
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    async def until(self, expression: str) -> Any:
-        try:
-            async with asyncio.timeout(20):
-                while not (value := await self.evaluate(expression)):
-                    await asyncio.sleep(0.05)
-                return value
-        except TimeoutError:
-            shown = await self.evaluate("document.body.innerText")
-            raise AssertionError(f"{expression} did not come true; the page says: {shown}") from None
-
-    async def choose_file(self, path: Path) -> None:
-        root = await self.command("DOM.getDocument")
-        node = await self.command("DOM.querySelector", nodeId=root["root"]["nodeId"], selector="#file")
-        await self.command("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
-
-    async def screenshot(self, name: str) -> None:
-        """Kept where RILL_SCREENSHOTS names a folder, to be looked at."""
-        if folder := os.environ.get("RILL_SCREENSHOTS"):
-            picture = await self.command("Page.captureScreenshot")
-            (Path(folder) / name).write_bytes(base64.b64decode(picture["data"]))
-
-
-@asynccontextmanager
-async def browse(url: str, folder: Path, *arguments: str) -> AsyncIterator[Tab]:
-    assert BROWSER is not None
-    process = subprocess.Popen(
-        [
-            BROWSER,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--remote-debugging-port=0",
-            f"--user-data-dir={folder / 'profile'}",
-            *arguments,
-            url,
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        port_file = folder / "profile" / "DevToolsActivePort"
-        async with asyncio.timeout(60):
-            while not port_file.exists() or "\n" not in port_file.read_text():
-                await asyncio.sleep(0.1)
-            port, path = port_file.read_text().split("\n")[:2]
-            async with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as browser:
-                target = None
-                while target is None:
-                    await browser.send('{"id": 1, "method": "Target.getTargets"}')
-                    targets = json.loads(await browser.recv())["result"]["targetInfos"]
-                    target = next((x["targetId"] for x in targets if x["url"].startswith(url)), None)
-        async with connect(f"ws://127.0.0.1:{port}/devtools/page/{target}", max_size=None) as socket:
-            yield Tab(socket, folder)
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
+DATA = Path(__file__).parents[2] / "data"
 TALK = np.concatenate(
     [silence(0.32), speech(1, 2, 3, frames=3), silence(2), speech(7, 4, frames=5), silence(0.2)]
 )
+READY = "document.getElementById('status')?.textContent === 'Ready'"
+WORDS = "[...document.querySelectorAll('#settled .word')].map((x) => x.textContent)"
 
 
-def test_a_file_and_a_microphone(tmp_path: Path) -> None:
-    recording, tone = tmp_path / "talk.wav", tmp_path / "tone.wav"
-    soundfile.write(recording, TALK, 16_000)
-    seconds = np.arange(48_000 * 3) / 48_000
-    soundfile.write(
-        tone, 0.6 * np.sin(2 * np.pi * 440 * seconds) * (seconds % 0.5 < 0.3), 48_000, subtype="PCM_16"
-    )
+def visit(engine: Engine, folder: Path, heard: Path, test: Callable[[Tab], Awaitable[None]]) -> None:
+    """The page of a server with this engine, whose microphone hears a WAV file, again and again."""
+    capture = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
 
-    async def test() -> None:
-        engine = ToyEngine()
+    async def body() -> None:
         async with Server(engine, Settings(port=0)) as server:
             url = f"http://127.0.0.1:{server.port}/"
-            capture = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
-            async with browse(url, tmp_path, *capture, f"--use-file-for-fake-audio-capture={tone}") as tab:
-                await tab.until("document.getElementById('status')?.textContent === 'Ready'")
-                options = await tab.evaluate(
-                    "[...document.getElementById('latency').options].map((x) => x.text)"
-                )
-                assert options == ["160 ms", "320 ms", "640 ms"]
+            file = f"--use-file-for-fake-audio-capture={heard}"
+            async with asyncio.timeout(120), browse(url, folder, *capture, file) as tab:
+                await tab.until(READY)
+                await test(tab)
 
-                await tab.choose_file(recording)
-                await tab.until("document.querySelectorAll('#transcript p').length === 2")
-                await tab.until("document.getElementById('status').textContent === 'Ready'")
-                text = await tab.evaluate("document.getElementById('transcript').innerText")
-                assert text.split() == "one two three seven four".split()
-                title = await tab.evaluate("document.querySelector('.word').title")
-                assert title == "0.32–0.36 s · 88 %"
-                await tab.screenshot("file.png")
+    asyncio.run(body())
 
-                await tab.evaluate("document.getElementById('latency').value = '160'")
-                await tab.evaluate("document.getElementById('record').click()")
-                await tab.until("document.querySelector('.partial .word') !== null")
-                assert await tab.evaluate("document.getElementById('level').value") > 0
-                assert await tab.evaluate("document.getElementById('record').textContent") == "Stop"
-                await tab.screenshot("microphone.png")
-                await tab.evaluate("document.getElementById('record').click()")
-                await tab.until("document.getElementById('record').textContent === 'Speak'")
-                await tab.until("!document.querySelector('.partial')")
-                assert await tab.evaluate("document.querySelectorAll('#transcript p').length") >= 3
-                assert engine.groups[-1][0].frames * 40 == 160
 
-                subtitles = await tab.evaluate(
-                    "new Promise((done) => { URL.createObjectURL = (blob) => { blob.text().then(done); return '#'; };"
-                    "document.querySelector('[data-format=srt]').click(); })"
-                )
-                assert subtitles.startswith("1\n00:00:00,320 --> 00:00:00,")
-                assert (
-                    await tab.evaluate("document.getElementById('status').classList.contains('error')")
-                    is False
-                )
+async def click(tab: Tab, name: str) -> None:
+    await tab.evaluate(f"document.getElementById('{name}').click()")
 
-    asyncio.run(test())
+
+async def downloaded(tab: Tab, form: str) -> str:
+    catch = "URL.createObjectURL = (blob) => { blob.text().then(done); return '#'; };"
+    press = f"document.querySelector('[data-format={form}]').click();"
+    return str(await tab.evaluate(f"new Promise((done) => {{ {catch} {press} }})"))
+
+
+def wav(path: Path, samples: np.ndarray) -> Path:
+    soundfile.write(path, samples, 48_000, subtype="PCM_16")
+    return path
+
+
+def test_a_file(tmp_path: Path) -> None:
+    recording = tmp_path / "talk.wav"
+    soundfile.write(recording, TALK, 16_000)
+    engine = ToyEngine()
+
+    async def test(tab: Tab) -> None:
+        await tab.window(1000, 700)
+        choices = await tab.evaluate("[...document.querySelectorAll('#latency option')].map((x) => x.text)")
+        assert choices == ["160 ms", "320 ms", "640 ms"]
+        await tab.evaluate("document.getElementById('latency').value = '160'")
+        await tab.evaluate("document.getElementById('model').value = 'transducer'")
+        await tab.evaluate("document.getElementById('phrases').value = '\\n Æther \\n'")
+        await tab.choose_file(recording)
+        await tab.until("document.querySelectorAll('#settled .segment').length === 2")
+        await tab.until("document.getElementById('record').textContent === 'Speak'")
+        assert await tab.evaluate(WORDS) == "one two three seven four".split()
+        status = await tab.evaluate("document.getElementById('status').textContent")
+        assert status == "The model cannot write: Æther"
+        assert engine.groups[-1][0].frames * 40 == 160 and engine.groups[-1][1] == "transducer"
+        facts = await tab.evaluate("document.getElementById('facts').textContent")
+        assert facts.startswith("latency 160 ms · lag ")
+
+        await tab.evaluate("document.getElementById('transcript').focus()")
+        for key in ("ArrowRight", "ArrowRight", "End", "ArrowLeft", "Home"):
+            await tab.press(key)
+        tip = "document.getElementById('tip').textContent"
+        assert await tab.evaluate(tip) == "0.32 – 0.36 s · 88 %"
+        await tab.press("ArrowRight")
+        assert await tab.evaluate("document.querySelector('.word.here').textContent") == "two"
+        await tab.screenshot("file.png")
+        await tab.press("Escape")
+        assert await tab.evaluate("document.getElementById('tip').hidden")
+
+        tree = json.loads(await downloaded(tab, "json"))
+        words = [Word(**word) for segment in tree["segments"] for word in segment["words"]]
+        wanted = Transcript(tuple(words), len(TALK) / 16_000)
+        assert wanted.text == tree["text"] == "one two three seven four"
+        assert await downloaded(tab, "txt") == "one two three\nseven four\n"
+        assert await downloaded(tab, "srt") == wanted.to_srt()
+        assert await downloaded(tab, "vtt") == wanted.to_vtt()
+        await click(tab, "clear")
+        assert await tab.evaluate(WORDS) == []
+        assert await tab.evaluate("document.querySelector('[data-format=txt]').disabled")
+
+    visit(engine, tmp_path, wav(tmp_path / "nothing.wav", np.zeros(48_000)), test)
+
+
+def test_a_microphone_hears_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the key that starts it to the words: those of a session that is given the audio which the browser sent,
+    and that is the recording.
+    """
+    engine = TorchEngine(asr.load(DATA / "models" / "mini"))
+    samples = audio.read(DATA / "mini" / "audio" / "test" / "goforward.flac")
+    room = np.tile(samples[:4000], 12)  # nobody speaks; the model has never heard pure silence
+    talk = soxr.resample(np.concatenate([room[:8000], samples, room]), 16_000, 48_000)
+    sent: list[bytes] = []
+    chosen: list[Options] = []
+    push, start = Runner.push, Runner.open
+
+    def pushed(runner: Runner, key: Any, data: bytes) -> None:
+        sent.append(data)
+        push(runner, key, data)
+
+    def opened(runner: Runner, key: Any, options: Options) -> None:
+        chosen.append(options)
+        start(runner, key, options)
+
+    monkeypatch.setattr(Runner, "push", pushed)
+    monkeypatch.setattr(Runner, "open", opened)
+
+    async def test(tab: Tab) -> None:
+        await tab.press(" ", code=32, text=" ")
+        await tab.until("document.querySelector('#running .word')")
+        assert await tab.evaluate("document.getElementById('record').textContent") == "Stop"
+        await tab.until("Number(document.getElementById('level').ariaValueNow) > 0")
+        grey, black = [
+            await tab.evaluate(f"getComputedStyle(document.querySelector('{where}')).color")
+            for where in ("#running .word", "body")
+        ]
+        assert grey != black
+        await tab.screenshot("microphone.png")
+        await tab.until(f"{WORDS}.length >= 3")
+        assert "shown after" in await tab.evaluate("document.getElementById('facts').textContent")
+        await tab.press(" ", code=32, text=" ")
+        await tab.until(READY)
+        assert not await tab.evaluate("document.querySelector('#running .word')")
+        finals = [event for event in run(engine, chosen[0], sent) if isinstance(event, Final)]
+        assert await tab.evaluate(WORDS) == " ".join(event.text for event in finals).split()
+
+    visit(engine, tmp_path, wav(tmp_path / "talk.wav", talk), test)
+    heard = np.frombuffer(b"".join(sent), "<i2") / 32768
+    heard = soxr.resample(heard, chosen[0].sample_rate, 16_000)
+    first = samples[6000:12_000]  # the first word, wherever the browser began to listen
+    around = np.sqrt(np.convolve(heard**2, np.ones(len(first)), "valid").clip(1e-9))
+    likeness = np.correlate(heard, first, "valid") / around / np.linalg.norm(first)
+    assert likeness.max() > 0.8
+
+
+SEEN = """(() => {
+  const seen = [...document.querySelectorAll('button, .button, select, textarea')].filter((x) => x.offsetParent);
+  const boxes = seen.map((x) => x.getBoundingClientRect());
+  return [document.documentElement.scrollWidth, ...boxes.map((x) => Math.min(x.width, x.height)), ...boxes.map((x) => x.right)];
+})()"""
+CONTRAST = """((name) => {
+  const light = (color) => color.match(/[\\d.]+/g).slice(0, 3).map((x) => x / 255)
+    .map((x) => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4).reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
+  const probe = document.createElement('span');
+  document.body.append(probe);
+  probe.style.color = `var(--${name})`;
+  const [a, b] = [getComputedStyle(probe).color, getComputedStyle(document.body).backgroundColor].map(light);
+  probe.remove();
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+})"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_a_phone_and_can_be_read(tmp_path: Path, dark: bool) -> None:
+    """WCAG 2.2: text has a contrast of 4.5 at least, what is touched is 36 pixels high, and nothing overflows."""
+
+    async def test(tab: Tab) -> None:
+        await tab.window(360, 640, dark=dark)
+        await click(tab, "settings-button")
+        width, *sizes = await tab.evaluate(SEEN)
+        count = len(sizes) // 2
+        assert width <= 360 and max(sizes[count:]) <= 360
+        assert min(sizes[:count]) >= 36
+        for name in ("ink", "faint", "grey", "accent", "live"):
+            assert await tab.evaluate(f"{CONTRAST}('{name}')") >= 4.5, name
+        await tab.screenshot(f"phone-{'dark' if dark else 'light'}.png")
+        await tab.press("Escape")
+        assert await tab.evaluate("document.getElementById('settings').hidden")
+
+    visit(ToyEngine(), tmp_path, wav(tmp_path / "nothing.wav", np.zeros(48_000)), test)
+
+
+def test_it_says_what_went_wrong(tmp_path: Path) -> None:
+    text = tmp_path / "text.wav"
+    text.write_text("no audio")
+    said: Any = "document.getElementById('status').textContent"
+
+    async def test(tab: Tab) -> None:
+        await tab.choose_file(text)
+        await tab.until("document.getElementById('status').classList.contains('error')")
+        assert await tab.evaluate(said) == "text.wav: this browser cannot decode it as audio"
+        soundfile.write(text, np.concatenate([TALK, speech(5, frames=20)]), 16_000)
+        await tab.choose_file(text)
+        await tab.until(f"{said}.startsWith('the recogniser failed on this stream')")
+        assert await tab.evaluate("document.getElementById('record').textContent") == "Speak"
+
+    visit(ToyEngine(poison=5), tmp_path, wav(tmp_path / "nothing.wav", np.zeros(48_000)), test)
