@@ -17,7 +17,6 @@ from torch import Tensor
 
 from asr.audio import SAMPLE_RATE
 from asr.dataset import DataConfig, Loader
-from asr.dataset.manifest import raw_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -195,11 +194,7 @@ def spread_loader(
     paths: Sequence[Path], config: DataConfig, tokenizer: Tokenizer, *, limit: int | None = None
 ) -> Loader:
     """All of the manifests' utterances, or `limit` of them spread evenly, from long to short."""
-    lines = [(path, number) for path in paths for number, _ in raw_lines(path)]
-    count = len(lines) if limit is None else min(limit, len(lines))
-    chosen = {lines[i * len(lines) // count] for i in range(count)}
-    leave_out = [line for line in lines if line not in chosen]
-    return Loader(paths, config, tokenizer, training=False, leave_out=leave_out)
+    return Loader(paths, config, tokenizer, training=False, limit=limit)
 
 
 def evaluate(
@@ -226,7 +221,7 @@ def evaluate(
         DataError: the manifest is missing, empty, or audio of it cannot be read.
     """
     config = DataConfig(
-        train=(), max_duration=batch_seconds, max_seconds=batch_seconds, speeds=(1.0,), workers=0
+        train=(), max_duration=batch_seconds, max_seconds=batch_seconds, speeds=(1.0,), workers=0, bad_share=0.0
     )
     loader = spread_loader((Path(manifest),), config, model.tokenizer, limit=limit)
     heads = tuple(model.heads) if heads is None else tuple(heads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from asr.errors import BundleError, ConfigError, DataError
 __all__ = [
     "AUDIO_SUFFIXES",
     "Recording",
+    "cache_folder",
     "embedded_model",
     "find_audio",
     "outputs",
@@ -27,6 +29,20 @@ AUDIO_SUFFIXES = frozenset(
 """By which audio is recognised in a folder. A file that is named itself may be called anything."""
 
 _ROOT = Path(__file__).parents[1]
+
+
+def cache_folder() -> Path:
+    """Where indexes of manifests and fetched shards lie: $RILL_CACHE, else `rill` in $XDG_CACHE_HOME or ~/.cache.
+
+    All in it is made again when it is missing. A home that cannot be written to gives way to the temporary folder.
+    """
+    if named := os.environ.get("RILL_CACHE"):
+        return Path(named)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    there = next(folder for folder in (base, *base.parents) if folder.exists())
+    if os.access(there, os.W_OK):
+        return base / "rill"
+    return Path(tempfile.gettempdir()) / f"rill-{os.getuid()}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ settings.register_profile("rill", deadline=None, max_examples=50)
 settings.load_profile("rill")
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # pictures are drawn without a screen
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Indexes of manifests and fetched shards stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("RILL_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -42,8 +42,9 @@ class DataConfig:
     """Processes that read audio; 0 reads in the trainer's own. The batches are the same for any number."""
     cache: bool = False
     """Keep decoded audio in memory (115 MB an hour) so that later epochs read nothing; for small corpora."""
-    skip_bad: bool = False
-    """Go on without utterances that the validation names, or whose audio fails later, instead of stopping."""
+    bad_share: float = 0.01
+    """Utterances that the validation names, or whose audio cannot be read later, are left out and named. Training stops
+    where they are more than this share: of the manifests, and of what was read so far (of 1,000 at first)."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -39,10 +39,7 @@ def load_audio(cut: Cut, *, speed: float = 1.0) -> Samples:
     except (
         Exception
     ) as error:  # Lhotse's backends raise types of their own; any of them means the same to the user
-        raise DataError(
-            f"cut {cut.id}: its audio cannot be read ({_first_line(error)}); `asr prepare` again, or go on without it "
-            "with data.skip_bad=true"
-        ) from error
+        raise DataError(f"cut {cut.id}: its audio cannot be read ({_first_line(error)})") from error
     return resample(audio.mean(axis=0) if len(audio) > 1 else audio[0], cut.sampling_rate * speed)
 
 

@@ -21,7 +21,7 @@ from asr.audio import SAMPLE_RATE
 from asr.dataset.config import DataConfig
 from asr.dataset.cuts import Cache, Samples, load_audio, resample, text_of
 from asr.dataset.manifest import Manifest
-from asr.dataset.sampler import BatchPlan, Sampler
+from asr.dataset.sampler import Plan, Sampler
 from asr.errors import DataError
 
 __all__ = ["Batch", "Encodes", "Loader"]
@@ -69,10 +69,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A batch without the utterances that could not be read; their messages go to the main process to be
-    raised there, as torch would hide an error of a worker in its traceback."""
+    """A batch without the utterances that could not be read; their messages go to the main process, as torch would
+    hide an error of a worker in its traceback. `seen` counts the good and the bad."""
 
     batch: Batch | None
+    seen: int
     bad: tuple[str, ...]
 
 
@@ -82,7 +83,7 @@ class _Batches(Dataset[_Loaded]):
     def __init__(
         self,
         manifest: Manifest,
-        plan: Sequence[BatchPlan],
+        plan: Plan,
         config: DataConfig,
         tokenizer: Encodes,
         cache: Cache | None,
@@ -109,7 +110,7 @@ class _Batches(Dataset[_Loaded]):
                 continue
             ids.append(cut.id)
             texts.append(text_of(cut, case=self.config.case))
-        return _Loaded(self._collate(ids, audio, texts) if ids else None, tuple(bad))
+        return _Loaded(self._collate(ids, audio, texts) if ids else None, len(ids) + len(bad), tuple(bad))
 
     def _audio(self, index: int, cut: Cut, speed: float) -> Samples:
         if self.cache is None:
@@ -138,34 +139,39 @@ class Loader:
 
     With `training`, utterances outside the configured lengths are left out, and epochs are shuffled, weighted
     and changed in speed; else every utterance comes once, as it is, from long to short. `leave_out` are
-    (path, line) of the manifests that validation found bad. The batches depend on the seed and the epoch
+    (file, line) of the manifests that validation found bad; `limit` takes so many of the rest, spread evenly. Audio
+    that cannot be read is logged, left out and counted in `skipped`. The batches depend on the seed and the epoch
     alone; `state_dict` counts those handed out, so a resumed loader goes on with the next one, at once.
 
     Raises:
-        DataError: no utterance to train on; while iterating, audio that cannot be read (unless
-            `config.skip_bad`, which counts them in `skipped`).
+        DataError: no utterance to train on; while iterating, more utterances whose audio cannot be read than
+            `config.bad_share` of those that came so far.
     """
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        places: Sequence[str | Path],
         config: DataConfig,
         tokenizer: Encodes,
         *,
         training: bool,
         weights: Sequence[float] = (),
-        leave_out: Collection[tuple[Path, int]] = (),
+        leave_out: Collection[tuple[str, int]] = (),
+        limit: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.config, self.tokenizer = config, tokenizer
-        self.manifest = Manifest(paths, leave_out=leave_out)
+        self.manifest = Manifest(places, leave_out=leave_out, limit=limit)
         self.epoch = 0
         self.batch = 0
         self.skipped: dict[str, None] = {}
         """A message for each utterance left out because its audio could not be read."""
+        self._seen = 0
         durations = self.manifest.durations
-        each = np.array(weights or [1.0] * len(paths))[self.manifest.owner] if len(durations) else np.zeros(0)
+        each = (
+            np.array(weights or [1.0] * len(places))[self.manifest.owner] if len(durations) else np.zeros(0)
+        )
         if training:
             inside = (durations >= config.min_seconds) & (durations <= config.max_seconds)
             each = np.where(inside, each, 0.0)
@@ -176,7 +182,7 @@ class Loader:
                 )  # fmt: skip
         if not each.any():
             raise DataError(
-                f"no utterances to use in {', '.join(map(str, paths)) or 'an empty list of manifests'}"
+                f"no utterances to use in {', '.join(map(str, places)) or 'an empty list of manifests'}"
             )
         self.seconds = float((durations * each).sum())
         """Of speech in an epoch, before speed perturbation."""
@@ -184,6 +190,7 @@ class Loader:
             durations,
             max_duration=config.max_duration,
             weights=each,
+            owner=self.manifest.owner,
             speeds=config.speeds,
             plain_epochs=config.plain_epochs,
             jitter=config.jitter,
@@ -199,7 +206,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.epoch, self.batch
-        plan = self._sampler.plan(epoch)[first:]
+        plan = self._sampler.plan(epoch).after(first)
         dataset = _Batches(self.manifest, plan, self.config, self.tokenizer, self._cache)
         workers = min(self.config.workers, len(plan), os.cpu_count() or 1)
         # Forked workers share the manifest and the cache; elsewhere each gets a copy.
@@ -215,14 +222,24 @@ class Loader:
         for number, loaded in enumerate(batches, first + 1):
             # Before the yield: while a batch is trained on, be it the last, the state is that after it.
             self.epoch, self.batch = (epoch, number) if number < len(self) else (epoch + 1, 0)
-            if loaded.bad and not self.config.skip_bad:
-                raise DataError(loaded.bad[0])
-            for message in loaded.bad:
-                if message not in self.skipped:
-                    log.warning("left out: %s", message)
-                self.skipped[message] = None
+            self._count(loaded)
             if loaded.batch is not None:
                 yield loaded.batch
+
+    def _count(self, loaded: _Loaded) -> None:
+        self._seen += loaded.seen
+        for message in loaded.bad:
+            if message not in self.skipped:
+                log.warning("left out: %s", message)
+            self.skipped[message] = None
+        # A share of few says little: the first thousand, or the corpus where it is smaller, are taken together.
+        counted = max(self._seen, min(len(self.manifest), 1000))
+        if len(self.skipped) > self.config.bad_share * counted:
+            raise DataError(
+                f"{len(self.skipped)} utterances of {counted} cannot be read, more than data.bad_share="
+                f"{self.config.bad_share:g} allows: {'; '.join(list(self.skipped)[:3])}. Is the disk there? "
+                "`asr prepare` again, or allow more"
+            )
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands, and what the order depends on."""

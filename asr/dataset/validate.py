@@ -2,306 +2,254 @@
 
 from __future__ import annotations
 
-import unicodedata
+import hashlib
+import logging
+import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from itertools import chain, islice, pairwise
+from functools import partial
+from itertools import pairwise, starmap
 from pathlib import Path
 
 import numpy as np
-import soundfile
-from lhotse.audio import Recording
-from lhotse.cut import Cut, MixedCut
 from numpy.typing import NDArray
 
+from asr.dataset.checks import faults
 from asr.dataset.cuts import load_audio, text_of
-from asr.dataset.manifest import parse, raw_lines
+from asr.dataset.index import Index
+from asr.dataset.manifest import open_index
+from asr.dataset.report import Problem, Report
 from asr.errors import DataError
+from asr.paths import cache_folder
 
 __all__ = ["Problem", "Report", "check", "validate"]
 
-TOLERANCE = 0.025
-"""Seconds by which times may disagree: less than an output frame of any model, more than rounding in
-manifests."""
-CHARACTERS_PER_SECOND = 35
-"""More than anyone speaks: such a text belongs to other audio, or its times are wrong."""
+log = logging.getLogger(__name__)
+
 WINDOW = 1024
-"""Lines read at a time: what bounds the memory."""
+"""Lines checked at a time."""
+MOST_FILES = 100_000
+"""Lines whose audio files are looked at before training; of longer manifests a sample, spread evenly."""
+KEPT_FROM = 20_000
+"""Lines from which on a report is kept until a manifest changes: looking again would hold up each start."""
+THREADS = 8
+"""That look at files in each process: they wait for the disk."""
+RULES = "1"
+"""Of the checks: a report by other rules is not used."""
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with one line of a manifest."""
-
-    path: Path
-    line: int
-    id: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.path}, line {self.line}, {self.id}: {self.what}; {self.remedy}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """Of the good lines: durations in seconds, speakers, characters of the texts; and the problems of the
-    others."""
-
-    paths: tuple[Path, ...]
-    lines: int
-    durations: NDArray[np.float64] = field(repr=False)
-    speakers: int
-    words: int
-    characters: dict[str, int]
-    problems: tuple[Problem, ...]
-
-    @property
-    def hours(self) -> float:
-        return float(self.durations.sum()) / 3600
-
-    @property
-    def utterances(self) -> int:
-        return len(self.durations)
-
-    @property
-    def bad(self) -> frozenset[tuple[Path, int]]:
-        """Path and line number of each bad item: what a `Loader` is told to leave out."""
-        return frozenset((problem.path, problem.line) for problem in self.problems)
-
-    def to_text(self, *, most: int | None = None) -> str:
-        """The report for a terminal, with at most `most` of the problems spelled out (None: all)."""
-        counts = f"{self.utterances} utterances, {self.speakers} speakers, {self.words} words"
-        lines = [", ".join(map(str, self.paths)), f"{self.hours:.2f} h, {counts}"]
-        if self.utterances:
-            marks = np.quantile(self.durations, [0, 0.05, 0.5, 0.95, 1])
-            lines.append("seconds: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(_MARKS, marks, strict=True)))
-            lines += _histogram(self.durations)
-            characters = "".join(sorted(self.characters))
-            lines.append(f"{len(self.characters)} characters: {characters!r}")
-        lines.append(f"{len(self.problems)} problems in {len(self.bad)} of {self.lines} lines")
-        lines += [f"  {problem}" for problem in self.problems[:most]]
-        if most is not None and len(self.problems) > most:
-            lines.append(f"  and {len(self.problems) - most} more")
-        return "\n".join(lines)
-
-    __str__ = to_text
-
-
-_MARKS = ("shortest", "5 %", "median", "95 %", "longest")
-
-
-def _histogram(durations: NDArray[np.float64], *, bars: int = 10, width: int = 40) -> list[str]:
-    counts, edges = np.histogram(durations, bins=bars, range=(0, float(durations.max())))
-    return [
-        f"  {low:6.2f} to {high:6.2f} s {count:8d} {'#' * round(width * count / counts.max())}".rstrip()
-        for low, high, count in zip(edges[:-1], edges[1:], counts.tolist(), strict=True)
-    ]
-
-
 def validate(
-    paths: Sequence[Path],
+    places: Sequence[str | Path],
     *,
     decode: bool = False,
     progress: Progress | None = None,
-    threads: int | None = None,
+    processes: int | None = None,
+    most_files: int = MOST_FILES,
 ) -> Report:
     """Read manifests, and the headers and last samples of their audio files; all of the audio where `decode`.
 
+    Of manifests with more than `most_files` lines together, the audio of a sample is looked at, and the report says
+    so. Long ones are read by several processes (None: as many as there are cores), and their report is kept.
     `progress(done, total)` is called now and then with numbers of lines.
 
     Raises:
         DataError: a manifest that is missing or damaged as a file. What is wrong inside is in the report.
     """
-    total = sum(1 for path in paths for _ in raw_lines(path))
-    lines = ((path, number, line) for path in paths for number, line in raw_lines(path))
-    seen: dict[str, str] = {}
-    durations: list[float] = []
-    speakers: set[str] = set()
-    characters: Counter[str] = Counter()
-    words, done = 0, 0
-    problems: list[Problem] = []
-    with ThreadPoolExecutor(threads) as pool:
-        while window := list(islice(lines, WINDOW)):
-            for (path, number, _), (cut, found) in zip(
-                window, pool.map(partial(_check, decode=decode), window), strict=True
-            ):
-                if cut is not None:
-                    where = f"{path}, line {number}"
-                    if (first := seen.setdefault(cut.id, where)) != where:
-                        found = [*found, ("its id stands already in " + first, "give each cut its own")]
-                problems += [
-                    Problem(path, number, cut.id if cut else "no cut", what, remedy) for what, remedy in found
-                ]
-                if cut is not None and not found:
-                    text = text_of(cut)
-                    durations.append(cut.duration)
-                    speakers.update(segment.speaker for segment in cut.supervisions if segment.speaker)
-                    characters.update(text)
-                    words += len(text.split())
-            done += len(window)
-            if progress is not None:
-                progress(done, total)
-    return Report(
-        paths=tuple(paths),
-        lines=total,
-        durations=np.array(durations, dtype=np.float64),
-        speakers=len(speakers),
-        words=words,
-        characters=dict(characters),
-        problems=tuple(problems),
+    indexes = [open_index(place) for place in places]
+    total = sum(map(len, indexes))
+    key = " ".join(
+        [RULES, str(decode), str(most_files), *(f"{i.source.place} {i.path.name}" for i in indexes)]
     )
+    kept = cache_folder() / "manifests" / f"report-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+    if kept.is_dir():
+        log.info("validated before, and the manifests are the same; to look again, remove %s", kept)
+        return Report.load(kept)
+    look = _Look(indexes, decode=decode, every=max(1, -(-total // most_files)))
+    windows = [
+        (number, start, min(start + WINDOW, len(index)))
+        for number, index in enumerate(indexes)
+        for start in range(0, len(index), WINDOW)
+    ]
+    processes = min(processes or len(os.sched_getaffinity(0)), len(windows))
+    several = processes > 1 and total >= KEPT_FROM
+    parts: list[_Part] = []
+    # Forked processes find the indexes where they are; what they give back are numbers.
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(processes, _keep, (look,)) if several else nullcontext() as pool:
+        found = pool.imap(_look, windows) if pool is not None else starmap(look, windows)
+        for part in found:
+            parts.append(part)
+            if progress is not None:
+                progress(sum(len(one.ids) for one in parts), total)
+    report = _sum_up(look, tuple(map(str, places)), parts)
+    if total >= KEPT_FROM:
+        report.save(kept)
+    return report
 
 
 def check(
-    paths: Sequence[Path], *, skip_bad: bool = False, decode: bool = False, progress: Progress | None = None
+    places: Sequence[str | Path],
+    *,
+    bad_share: float = 0.0,
+    decode: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
-    """Validate, and stop at problems unless told to go on without them.
+    """Validate, and stop where more than `bad_share` of the lines are bad.
 
     Raises:
         DataError: the first problems by name, and how to go on; or nothing good is left.
     """
-    report = validate(paths, decode=decode, progress=progress)
-    if report.problems and not skip_bad:
+    report = validate(places, decode=decode, progress=progress)
+    if len(report.bad) > bad_share * report.lines:
         first = "; ".join(map(str, report.problems[:3]))
         raise DataError(
             f"{len(report.bad)} of {report.lines} lines are bad: {first}"
             f"{'; and more' if len(report.problems) > 3 else ''}. "
-            "Mend them, or go on without them with data.skip_bad=true"
+            f"Mend them, or go on without them with data.bad_share={_share(len(report.bad) / report.lines)}"
         )
     if not report.utterances:
-        raise DataError(f"no good utterance in {', '.join(map(str, paths))}")
+        raise DataError(f"no good utterance in {', '.join(map(str, places))}")
     return report
 
 
-Found = Iterator[tuple[str, str]]
+def _share(share: float) -> str:
+    """Rounded up to two digits."""
+    return f"{min(1.0, np.ceil(100 * share) / 100):g}"
 
 
-def _check(item: tuple[Path, int, bytes], *, decode: bool) -> tuple[Cut | None, list[tuple[str, str]]]:
-    path, number, line = item
-    try:
-        cut = parse(line, path=path, number=number)
-    except DataError as error:
-        return None, [(str(error).removeprefix(f"{path}, line {number} "), "write the manifest again")]
-    found = list(chain(_check_times(cut), _check_text(cut), _check_recordings(cut)))
-    if decode and not found:
+@dataclass
+class _Part:
+    """What was found in a window. Of each line: 64 bits of a hash of its id, seconds (NaN: bad) and words."""
+
+    window: tuple[int, int, int]
+    ids: NDArray[np.int64]
+    durations: NDArray[np.float64]
+    words: NDArray[np.int64]
+    speakers: NDArray[np.int64]
+    looked_at: int = 0
+    characters: Counter[str] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass
+class _Look:
+    """Checks windows of lines."""
+
+    indexes: list[Index]
+    decode: bool
+    every: int
+
+    def __call__(self, number: int, start: int, end: int) -> _Part:
+        index = self.indexes[number]
+        count = end - start
+        part = _Part(
+            (number, start, end),
+            np.zeros(count, np.int64), np.full(count, np.nan), np.zeros(count, np.int64), np.zeros(0, np.int64),
+        )  # fmt: skip
+        speakers: set[int] = set()
+        with ThreadPoolExecutor(THREADS) as pool:
+            each = pool.map if self.every == 1 else map  # threads help to wait for files alone
+            for i, (id, problems, text, duration, names) in enumerate(
+                each(partial(self.line, index), range(start, end))
+            ):
+                part.looked_at += (start + i) % self.every == 0
+                part.ids[i] = _hash(id) if id else -1
+                part.problems += problems
+                if not problems:
+                    part.durations[i], part.words[i] = duration, len(text.split())
+                    part.characters.update(text)
+                    speakers.update(map(_hash, names))
+        part.speakers = np.array(sorted(speakers), dtype=np.int64)
+        return part
+
+    def line(self, index: Index, i: int) -> tuple[str, list[Problem], str, float, list[str]]:
+        """Id, problems, text, seconds and speakers of a line."""
+        file, number = index.file(i), int(index.numbers[i])
         try:
-            load_audio(cut)
+            cut = index.cut(i)
         except DataError as error:
-            found.append((str(error).split(";")[0].removeprefix(f"cut {cut.id}: "), "replace the file"))
-    return cut, found
+            what = str(error).removeprefix(f"{index.where(i)} ")
+            return "", [Problem(file, number, "no cut", what, "write the manifest again")], "", 0.0, []
+        found = list(faults(cut, audio=i % self.every == 0))
+        if self.decode and not found:
+            try:
+                load_audio(cut)
+            except DataError as error:
+                found.append((str(error).split(";")[0].removeprefix(f"cut {cut.id}: "), "replace the file"))
+        problems = [Problem(file, number, cut.id, what, remedy) for what, remedy in found]
+        names = [segment.speaker for segment in cut.supervisions if segment.speaker]
+        return cut.id, problems, text_of(cut), cut.duration, names
 
 
-def _check_times(cut: Cut) -> Found:
-    if cut.duration <= 0 or getattr(cut, "start", 0) < 0:
-        yield (
-            f"the cut starts at {getattr(cut, 'start', 0):g} s and lasts {cut.duration:g} s",
-            "mend its times",
+_kept: _Look | None = None
+
+
+def _keep(look: _Look) -> None:
+    global _kept  # what a process of the pool works with
+    _kept = look
+
+
+def _look(window: tuple[int, int, int]) -> _Part:
+    assert _kept is not None
+    return _kept(*window)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
+
+
+def _sum_up(look: _Look, places: tuple[str, ...], parts: list[_Part]) -> Report:
+    none = np.zeros(0, np.int64)
+    ids = np.concatenate([none, *(part.ids for part in parts)])
+    durations = np.concatenate([np.zeros(0), *(part.durations for part in parts)])
+    words = np.concatenate([none, *(part.words for part in parts)])
+    characters: Counter[str] = Counter()
+    for part in parts:
+        characters.update(part.characters)
+    problems = [problem for part in parts for problem in part.problems]
+    for first, again in _twice(ids):
+        (index, i), (other, j) = (_line(look, parts, place) for place in (again, first))
+        id, _, text, _, _ = look.line(index, i)
+        remedy = "give each cut its own"
+        problems.append(
+            Problem(
+                index.file(i), int(index.numbers[i]), id, f"its id stands already in {other.where(j)}", remedy
+            )
         )
-    segments = sorted(cut.supervisions, key=lambda segment: segment.start)
-    for segment in segments:
-        if segment.duration <= 0:
-            yield f"supervision {segment.id} lasts {segment.duration:g} s", "mend or remove it"
-        elif segment.end > cut.duration + TOLERANCE:
-            by = segment.end - cut.duration
-            yield f"supervision {segment.id} ends {by:.2f} s past the audio's end", "mend its times"
-        if segment.start < -TOLERANCE:
-            yield f"supervision {segment.id} starts {-segment.start:.2f} s before the cut", "mend its times"
-    for before, after in pairwise(segments):
-        if before.end > after.start + TOLERANCE:
-            yield (
-                f"supervisions {before.id} and {after.id} overlap",
-                "cut them apart (cut.trim_to_supervisions)",
-            )
+        if not np.isnan(durations[again]):
+            characters.subtract(text)
+        durations[again], words[again] = np.nan, 0
+    return Report(
+        places=places,
+        lines=len(ids),
+        looked_at=sum(part.looked_at for part in parts),
+        durations=durations[~np.isnan(durations)],
+        speakers=len(np.unique(np.concatenate([none, *(part.speakers for part in parts)]))),
+        words=int(words.sum()),
+        characters={character: count for character, count in characters.items() if count},
+        problems=tuple(problems),
+    )
 
 
-def _check_text(cut: Cut) -> Found:
-    if not cut.supervisions:
-        yield "it has no supervision", "add its text, or remove it"
-    for segment in cut.supervisions:
-        text = segment.text or ""
-        odd = {
-            f"U+{ord(c):04X}"
-            for c in text
-            if c == "\N{REPLACEMENT CHARACTER}" or unicodedata.category(c) in ("Cc", "Co", "Cn")
-        }
-        if not text.strip():
-            yield f"supervision {segment.id} is empty", "add its text, or remove it"
-        elif odd:
-            yield (
-                f"text of {segment.id} has characters that no text has: {', '.join(sorted(odd))}",
-                "mend its encoding",
-            )
-        elif not any(c.isalnum() for c in text):
-            yield f"text of {segment.id} has no letter: {text!r}", "write what is said, or remove it"
-        elif segment.duration > 0 and len(text) > max(10, CHARACTERS_PER_SECOND * segment.duration):
-            yield (
-                f"text of {segment.id} has {len(text)} characters in {segment.duration:.2f} s",
-                "check that it is its text",
-            )
+def _twice(ids: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """(first, again) of each id that comes again; -1 stands for none."""
+    order = np.argsort(ids, kind="stable")
+    same = (np.diff(ids[order]) == 0) & (ids[order][1:] != -1)
+    firsts: dict[int, int] = {}
+    for before, after in pairwise(order[np.flatnonzero(np.r_[same, False] | np.r_[False, same])].tolist()):
+        if ids[before] == ids[after]:
+            firsts[after] = firsts.get(before, before)
+    return iter(sorted((first, again) for again, first in firsts.items()))
 
 
-def _check_recordings(cut: Cut) -> Found:
-    for track in [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]:
-        if not track.has_recording:
-            if not isinstance(cut, MixedCut):  # a track of a mix may be padding
-                yield "it has no recording", "make cuts from recordings: features are computed on the fly"
-            continue
-        recording = track.recording
-        if track.end > recording.duration + TOLERANCE:
-            yield (
-                f"the cut ends {track.end - recording.duration:.2f} s past its recording's end",
-                "mend its times",
-            )
-        if recording.transforms:  # the file's own length is before them; decoding tells
-            continue
-        for source in recording.sources:
-            if source.type == "file":
-                yield from _check_file(recording, str(source.source))
-
-
-def _check_file(recording: Recording, path: str) -> Found:
-    try:
-        stat = Path(path).stat()
-    except OSError:
-        yield f"{path} is missing", "restore the file, or remove the line"
-        return
-    rate, samples, trouble = _header(path, stat.st_size, stat.st_mtime_ns)
-    if trouble:
-        yield f"{path} {trouble}", "replace the file, or remove the line"
-    elif rate != recording.sampling_rate:
-        yield (
-            f"{path} has {rate} Hz, but the manifest says {recording.sampling_rate}",
-            "prepare the corpus again",
-        )
-    elif abs(samples - recording.num_samples) > TOLERANCE * rate:
-        found, said = samples / rate, recording.num_samples / recording.sampling_rate
-        yield f"{path} lasts {found:.2f} s, but the manifest says {said:.2f} s", "prepare the corpus again"
-
-
-@lru_cache(maxsize=4096)  # many cuts may come from one long recording
-def _header(path: str, size: int, _changed: int) -> tuple[int, int, str]:
-    """Sampling rate, samples, and what is wrong with a file ("" if nothing).
-
-    Only FLAC promises an end in its header that a truncated file cannot reach; other formats' lengths are
-    found by libsndfile from what is there (and a seek in Opus takes 5 ms).
-    """
-    if not size:
-        return 0, 0, "is empty"
-    try:
-        file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, OSError) as error:
-        return 0, 0, f"is not audio ({str(error).split(': ')[-1].rstrip('.')})"
-    with file:
-        if not file.frames:
-            return file.samplerate, 0, "holds no samples"
-        try:
-            whole = file.format != "FLAC" or (file.seek(file.frames - 1) >= 0 and len(file.read(1)) == 1)
-        except soundfile.LibsndfileError:
-            whole = False
-        return file.samplerate, file.frames, "" if whole else "is truncated: its last samples are missing"
+def _line(look: _Look, parts: list[_Part], place: int) -> tuple[Index, int]:
+    """Where a place among all lines is."""
+    ends = np.cumsum([len(part.ids) for part in parts])
+    part = parts[k := int(np.searchsorted(ends, place, side="right"))]
+    return look.indexes[part.window[0]], part.window[1] + place - int(ends[k]) + len(part.ids)

@@ -27,6 +27,8 @@ __all__ = ["RecipeConfig", "TokenizerConfig", "build", "dev_loader", "load_run",
 
 log = logging.getLogger(__name__)
 
+_TEXTS = 500_000  # transcripts, spread evenly, tell a tokenizer as much as all do
+
 
 @dataclass(frozen=True)
 class TokenizerConfig:
@@ -54,7 +56,7 @@ def build(
     recipe: RecipeConfig,
     folder: RunFolder,
     *,
-    leave_out: Collection[tuple[Path, int]] = (),
+    leave_out: Collection[tuple[str, int]] = (),
     start: Path | None = None,
 ) -> Model:
     """The recipe's model with fresh weights, and the folder's tokenizer, trained on the transcripts at first.
@@ -84,7 +86,7 @@ def build(
         if not rank():
             stored.write_bytes(tokenizer.to_bytes())
     else:
-        manifest = Manifest(recipe.data.train, leave_out=leave_out)
+        manifest = Manifest(recipe.data.train, leave_out=leave_out, limit=_TEXTS)
         texts = [text_of(manifest[i], case=recipe.data.case) for i in range(len(manifest))]
         c = recipe.tokenizer
         tokenizer = Tokenizer.train(

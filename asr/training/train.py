@@ -134,12 +134,12 @@ def fit(recipe: RecipeConfig, folder: RunFolder, console: Console, *, start: Pat
     return task
 
 
-def _check_data(data: DataConfig) -> frozenset[tuple[Path, int]]:
+def _check_data(data: DataConfig) -> frozenset[tuple[str, int]]:
     """Validate all manifests and log what is in them; the lines to leave out."""
-    bad: frozenset[tuple[Path, int]] = frozenset()
+    bad: frozenset[tuple[str, int]] = frozenset()
     for paths in (data.train, data.dev):
         if paths:
-            report = check(paths, skip_bad=data.skip_bad)
+            report = check(paths, bad_share=data.bad_share)
             log.info("%s", report.to_text(most=20))
             bad |= report.bad
     return bad

@@ -81,11 +81,11 @@ def test_each_bad_item_is_named_and_the_rest_goes_on_if_told_so(edit, kind):
     change, message = BAD[kind]
     path = edit(change)
     with pytest.raises(
-        DataError, match=rf"1 of 5 lines are bad: {path}, line 3, u002: .*{message}.*skip_bad=true"
+        DataError, match=rf"1 of 5 lines are bad: {path}, line 3, u002: .*{message}.*bad_share=0.2"
     ):
         check([path])
-    report = check([path], skip_bad=True)
-    assert report.bad == {(path, 3)}
+    report = check([path], bad_share=1.0)
+    assert report.bad == {(str(path), 3)}
     assert report.utterances == 4
     config = DataConfig(train=(path,), workers=0)
     loader = Loader([path], config, None, training=False, leave_out=report.bad)
@@ -125,7 +125,7 @@ def test_an_id_twice_is_the_second_ones_problem(corpus):
     copy = path.parent / "copy.jsonl.gz"
     copy.write_bytes(path.read_bytes())
     report = validate([path, copy])
-    assert [problem.line for problem in report.problems if problem.path == copy] == [1, 2]
+    assert [problem.line for problem in report.problems if problem.file == str(copy)] == [1, 2]
     assert f"stands already in {path}, line 1" in report.problems[0].what
     assert report.utterances == 2
 
@@ -161,4 +161,4 @@ def test_nothing_good_left(edit, corpus):
     segment(cuts[0], text="")
     CutSet(cuts).to_file(path)
     with pytest.raises(DataError, match="no good utterance"):
-        check([path], skip_bad=True)
+        check([path], bad_share=1.0)

@@ -116,7 +116,7 @@ def test_bad_data_is_told_before_training(recipe: Path, tmp_path: Path):
     (tmp_path / "3.flac").write_text("not audio")
     with pytest.raises(DataError, match="c3"):
         train(recipe, out=tmp_path / "run")
-    assert train(recipe, ["data.skip_bad=true", "train.epochs=1"], out=tmp_path / "run").exists()
+    assert train(recipe, ["data.bad_share=0.2", "train.epochs=1"], out=tmp_path / "run").exists()
 
 
 def test_a_run_begins_with_a_model(recipe: Path, tmp_path: Path):
