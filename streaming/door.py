@@ -13,6 +13,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Response
 
 from streaming.gate import Visitor
+from streaming.lobby import Lobby
 from streaming.protocols import Dialect
 
 __all__ = ["Door", "Sent"]
@@ -20,6 +21,9 @@ __all__ = ["Door", "Sent"]
 _HEAD_BYTES = 16_384
 _OPEN_SECONDS = 10.0
 _BUFFER_BYTES = 65_536
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
 
 
 class Door(ServerConnection):
@@ -34,14 +38,22 @@ class Door(ServerConnection):
     visitor: Visitor | None = None
     """Who asks; `None`: nobody that brings a token where one is needed."""
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
+    def __init__(self, *args: Any, lobby: Lobby, **settings: Any) -> None:
         super().__init__(*args, **settings)
+        self._lobby = lobby
+        self._address: str | None = None  # while in the lobby
         self._head: bytearray | None = bytearray()
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(_OPEN_SECONDS, self.transport.abort)
+        address = str((self.remote_address or ("",))[0])
+        if self._lobby.enter(address):
+            self._address = address
+            self._deadline = self.loop.call_later(_OPEN_SECONDS, self.transport.abort)
+        else:
+            self.transport.write(_FULL)
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self.body is not None:
@@ -52,8 +64,13 @@ class Door(ServerConnection):
             if (data := self._pass_on()) == b"":
                 return
         super().data_received(data)
-        if self._deadline is not None and self.request is not None:
+        if self.request is not None:
+            self._leave_lobby()
+
+    def _leave_lobby(self) -> None:
+        if self._deadline is not None and self._address is not None:
             self._deadline.cancel()
+            self._lobby.leave(self._address)
             self._deadline = None
 
     def eof_received(self) -> None:
@@ -62,8 +79,7 @@ class Door(ServerConnection):
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._leave_lobby()
         if self.body is not None:
             self.body.feed_eof()
         super().connection_lost(exc)

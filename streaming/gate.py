@@ -90,7 +90,7 @@ class Gate:
             return Refusal("warming_up", "the model is being loaded")
         if self._count >= limits.sessions:
             return Refusal("sessions", f"all {limits.sessions} sessions are taken")
-        if self._machine.load(streams=self._count + 1) > 1:
+        if limits.lag_seconds is not None and self._machine.load(streams=self._count + 1) > 1:
             return Refusal("overload", "the machine cannot keep up with one stream more")
         return None if visitor is None else self._own(visitor)
 

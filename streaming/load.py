@@ -54,10 +54,12 @@ class _Cost:
 
 
 class Load:
-    """`lag` is the delay in seconds that is too much. All but calling it is done by one thread."""
+    """`lag` is the delay in seconds that is too much; `None` is half a second. All but calling it is done by one
+    thread.
+    """
 
-    def __init__(self, *, lag: float) -> None:
-        self._lag = lag
+    def __init__(self, *, lag: float | None) -> None:
+        self._lag = 0.5 if lag is None else lag
         self._costs: dict[str, _Cost] = {}
         self._waited = self._waited_at = 0.0
         self._fixed = self._busy = self._slope = 0.0

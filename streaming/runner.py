@@ -55,7 +55,7 @@ class Runner:
         *,
         deliver: Callable[[list[Result]], None],
         observer: Observer | None = None,
-        lag: float = 0.5,
+        lag: float | None = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
@@ -183,7 +183,7 @@ class Runner:
             return self._scheduler.abandon(
                 Failed("engine", "the recogniser failed; please open a new session")
             )
-        seconds = self._clock() - before
+        seconds = max(0.0, self._clock() - before)
         if tick.streams:
             # The scheduler counted to the tick's start; the words are out at its end.
             tick = tick.later(seconds)

@@ -183,7 +183,7 @@ class Scheduler:
             if isinstance(outcome, Exception):
                 self._fail(key, outcome)
                 continue
-            lag = now - slot.arrival(slot.session.taken, now)
+            lag = max(0.0, now - slot.arrival(slot.session.taken, now))
             try:
                 events = slot.session.accept(*outcome)
             except Exception as error:

@@ -16,20 +16,22 @@ import secrets
 import signal
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 from urllib.parse import parse_qs
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Origin
 
-from asr.errors import RillError
+from asr.errors import ConfigError, RillError
 from streaming import http
 from streaming.connection import Connection
 from streaming.door import Door
 from streaming.engine import Engine
 from streaming.gate import Gate, Refusal
+from streaming.lobby import Lobby, raise_open_files
 from streaming.log import log_event
 from streaming.metrics import CONTENT_TYPE, Metrics
 from streaming.protocols import QueryError, to_json
@@ -52,6 +54,8 @@ _SOCKET_BYTES = 131_072
 see.
 """
 _STUCK_SECONDS = 30.0
+_TLS_SECONDS = 10.0
+_SPARE_FILES = 2048  # beyond one for each session
 _UNAUTHORISED = Refusal(
     "unauthorised",
     "bring a token: header Authorization: Bearer ..., query token=..., or subprotocol bearer....",
@@ -78,6 +82,7 @@ class Server:
         scheduler = Scheduler(engines, max_batch=settings.max_batch, backlog=limits.backlog_seconds)
         self._runner = Runner(scheduler, deliver=self._deliver, observer=self.metrics, lag=limits.lag_seconds)
         self._gate = Gate(settings, self._runner)
+        self._lobby = Lobby()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sockets: SocketServer | None = None
 
@@ -117,8 +122,9 @@ class Server:
             settings.host,
             settings.port,
             process_request=self._answer,
-            create_connection=Door,
+            create_connection=cast("type[ServerConnection]", partial(Door, lobby=self._lobby)),
             open_timeout=None,  # `Door` has its own, which lets uploads take longer
+            ssl_handshake_timeout=None if self._tls is None else _TLS_SECONDS,
             select_subprotocol=lambda _, offered: http.select_subprotocol(offered),
             origins=None if settings.origins is None else [Origin(x) for x in settings.origins],
             ssl=self._tls,
@@ -177,9 +183,10 @@ class Server:
         settings = self.settings
         if self._tls is not None and settings.certificate is not None:
             try:
+                tls_context(settings)  # raises before half of a pair that does not fit is in use
                 self._tls.load_cert_chain(settings.certificate, settings.private_key)
                 log_event(_log, "certificate_reloaded")
-            except (OSError, ssl.SSLError):
+            except (ConfigError, OSError, ssl.SSLError):
                 _log.exception("the certificate cannot be read again; the old one stays in use")
 
     # ---- from the engine's thread
@@ -324,6 +331,7 @@ def run(
 
 async def _run(server: Server, started: Callable[[Server], None] | None) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    raise_open_files(server.settings.limits.sessions + _SPARE_FILES)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, server.reload_certificate)

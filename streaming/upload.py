@@ -33,6 +33,7 @@ __all__ = ["Upload"]
 
 _PIECE = SAMPLE_RATE // 2
 _UNREAD_BYTES = 1_048_576
+_SLOWEST = 8000  # bytes a second of a request
 
 
 class Upload:
@@ -90,16 +91,18 @@ class Upload:
             raise RestError(f"a request may have {limits.upload_bytes} bytes", status=413, param="file")
         if request.headers.get("Expect", "").lower() == "100-continue":
             door.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = bytearray()
-        while len(body) < door.length:
-            try:
-                async with asyncio.timeout(limits.idle_seconds):
-                    data = await door.body.read(door.length - len(body))
-            except TimeoutError as error:
-                raise RestError(f"nothing came for {limits.idle_seconds:g} s", status=408) from error
-            if not data:
-                raise RestError("the request broke off")
-            body += data
+        body, seconds = bytearray(), limits.idle_seconds + door.length / _SLOWEST
+        try:
+            async with asyncio.timeout(seconds):
+                while len(body) < door.length:
+                    async with asyncio.timeout(limits.idle_seconds):
+                        data = await door.body.read(door.length - len(body))
+                    if not data:
+                        raise RestError("the request broke off")
+                    body += data
+        except TimeoutError as error:
+            text = f"nothing came for {limits.idle_seconds:g} s, or not all in {seconds:.0f} s"
+            raise RestError(text, status=408) from error
         return parse_form(request.headers.get("Content-Type", ""), bytes(body))
 
     # ---- the answer

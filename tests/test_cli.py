@@ -149,7 +149,9 @@ def test_train_hands_over_what_was_given(
         return Path("runs/x/bundle")
 
     monkeypatch.setattr(sys.modules["asr.training.train"], "train", train)
-    code, out, _ = run(capsys, "train", "r.yaml", "train.epochs=2", "--hours", "0.5", "-o", "runs/x", "--from", "m")
+    code, out, _ = run(
+        capsys, "train", "r.yaml", "train.epochs=2", "--hours", "0.5", "-o", "runs/x", "--from", "m"
+    )
     assert (code, out) == (0, "runs/x/bundle\n")
     assert seen == {
         "config": Path("r.yaml"),

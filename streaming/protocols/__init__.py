@@ -112,8 +112,8 @@ class Limits:
     """The same for the clients of one address, HTTP 429; `None`: no limit of their own."""
     token_sessions: int | None = None
     """The same for those that bring one token."""
-    lag_seconds: float = 0.5
-    """Delay of text that is too much: new sessions are refused before the open ones would get there."""
+    lag_seconds: float | None = 0.5
+    """Delay of text that is too much: new sessions are refused before the open ones would get there. `None`: never."""
     message_bytes: int = 1_048_576
     """One message. A larger one closes the connection with code 1009."""
     messages_per_second: float = 1000.0

@@ -34,10 +34,15 @@ Message = str | bytes
 def serve(
     test: Callable[[Server], Awaitable[None]],
     engine: ToyEngine | dict[str, ToyEngine] | None = None,
+    *,
+    seconds: float = 30.0,
     **settings: Any,
 ) -> None:
     async def body() -> None:
-        async with asyncio.timeout(30), Server(engine or ToyEngine(), Settings(port=0, **settings)) as server:
+        async with (
+            asyncio.timeout(seconds),
+            Server(engine or ToyEngine(), Settings(port=0, **settings)) as server,
+        ):
             await test(server)
 
     asyncio.run(body())
@@ -96,7 +101,7 @@ def test_native_through_the_socket(size: int) -> None:
         assert (heard[-1]["type"], heard[-1]["code"], code) == ("bye", "ended", 1000)
         assert heard[-1]["duration"] == pytest.approx(len(data) / 32_000, abs=1e-3)
 
-    serve(test)
+    serve(test, limits=Limits(messages_per_second=1e6))
 
 
 @pytest.mark.parametrize("path", ["/", "/sherpa"])

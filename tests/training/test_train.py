@@ -123,7 +123,9 @@ def test_a_run_begins_with_a_model(recipe: Path, tmp_path: Path):
     first = bundle.load(train(recipe, ["train.epochs=1"], out=tmp_path / "first"))
     out = tmp_path / "second"
     # At a rate of nearly nothing the weights stay; the tokenizer is the model's, whatever the texts hold.
-    path = train(recipe, ["train.epochs=1", "train.base_lr=1e-12"], out=out, start=tmp_path / "first" / "bundle")
+    path = train(
+        recipe, ["train.epochs=1", "train.base_lr=1e-12"], out=out, start=tmp_path / "first" / "bundle"
+    )
     second = bundle.load(path)
     assert second.tokenizer.to_bytes() == first.tokenizer.to_bytes()
     for name, parameter in second.named_parameters():

@@ -188,7 +188,7 @@ def serve(bundle: Path, threads: int, max_batch: int, port: int) -> None:
     def started(server: Server) -> None:
         print(server.url, flush=True)
 
-    settings = Settings(port=port, limits=Limits(sessions=10_000), max_batch=max_batch)
+    settings = Settings(port=port, limits=Limits(sessions=10_000, lag_seconds=None), max_batch=max_batch)
     run(TorchEngine(asr.load(bundle), threads=threads), settings, started=started)
 
 
