@@ -221,7 +221,12 @@ def evaluate(
         DataError: the manifest is missing, empty, or audio of it cannot be read.
     """
     config = DataConfig(
-        train=(), max_duration=batch_seconds, max_seconds=batch_seconds, speeds=(1.0,), workers=0, bad_share=0.0
+        train=(),
+        max_duration=batch_seconds,
+        max_seconds=batch_seconds,
+        speeds=(1.0,),
+        workers=0,
+        bad_share=0.0,
     )
     loader = spread_loader((Path(manifest),), config, model.tokenizer, limit=limit)
     heads = tuple(model.heads) if heads is None else tuple(heads)

@@ -27,7 +27,7 @@ from streaming.protocols import Limits
 from streaming.runner import Runner
 from streaming.scheduler import Result, Scheduler
 from streaming.server import Server
-from tests.streaming.test_server import END, START, TALK, WANTED, fetch, finals, serve, talk, until
+from tests.streaming.serving import END, START, TALK, WANTED, fetch, finals, serve, talk, until
 from tests.streaming.toy_engine import ToyEngine, packets, s16le, speech
 
 HANDSHAKE = (

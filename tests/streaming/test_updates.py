@@ -16,7 +16,7 @@ from streaming.protocols import Finish, Limits, Offer, Send, Start, Update
 from streaming.protocols.native import Native
 from streaming.server import Server
 from streaming.session import Session
-from tests.streaming.test_server import END, START, TALK, WANTED, fetch, finals, serve, talk
+from tests.streaming.serving import END, START, TALK, WANTED, fetch, finals, serve, talk
 from tests.streaming.toy_engine import ToyEngine, packets, s16le, silence, speech
 
 ENGLISH = Offer(
