@@ -39,8 +39,13 @@ class SpecAugment:
         self.config = config or SpecAugmentConfig()
 
     @torch.no_grad()
-    def __call__(self, features: Tensor, lens: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Features (B, T, F), lens (B,) in frames -> a new tensor of the same shape."""
+    def __call__(
+        self, features: Tensor, lens: Tensor, *, views: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Features (B, T, F), lens (B,) in frames -> a new tensor of the same shape, (views * B, T, F) for more views.
+
+        Views of an utterance are masked differently and warped alike, so that their frames stay comparable.
+        """
         config, (batch, frames, bins) = self.config, features.shape
         lengths = lens.cpu().double()
 
@@ -50,6 +55,9 @@ class SpecAugment:
         chosen = uniform(batch) < config.probability
         if config.warp_frames > 0:
             features = _warp(features, lengths, chosen, config.warp_frames, uniform(2, batch))
+        if views > 1:
+            features, lengths, batch = features.repeat(views, 1, 1), lengths.repeat(views), batch * views
+            chosen = uniform(batch) < config.probability
         # Time: as many masks as the share needs at full length, then each at most the share's part.
         budget = config.time_share * lengths
         count = (budget / config.time_frames).ceil().clamp(max=config.time_masks)

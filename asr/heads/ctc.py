@@ -15,7 +15,7 @@ from asr.search.greedy import ctc_greedy
 from asr.search.plan import Plan
 from asr.search.prefix import ctc_beam
 
-__all__ = ["CTC", "CTCConfig", "CTCState"]
+__all__ = ["CTC", "CTCConfig", "CTCState", "disagreement"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,18 @@ class CTCState:
     phrases: Tensor
 
 
+def disagreement(x: Tensor, x_lens: Tensor) -> Tensor:
+    """CR-CTC's consistency (Yao et al. 2024), (2B,): D(other view || this view), summed over an utterance's frames.
+
+    x (2B, U, V) log-probabilities of two views, x_lens (2B,). Each view learns from the other as it is: there is no
+    gradient through the target, or both could agree on saying nothing.
+    """
+    target = torch.cat(x.detach().chunk(2)[::-1])
+    divergence = F.kl_div(x, target, reduction="none", log_target=True).sum(dim=-1)
+    inside = torch.arange(x.shape[1], device=x.device) < x_lens[:, None]
+    return divergence.masked_fill(~inside, 0.0).sum(dim=1)
+
+
 class CTC(nn.Module):
     """A linear layer over the encoder's frames, V tokens with blank."""
 
@@ -45,10 +57,17 @@ class CTC(nn.Module):
         logits = self.output(self.dropout(y))
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
-    def loss(self, y: Tensor, y_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
-        """Minus the log-likelihood of each utterance; infinite where it has more tokens than frames."""
-        x = self.log_probabilities(y).transpose(0, 1)
-        return {"ctc": F.ctc_loss(x, tokens, y_lens, token_lens, blank=BLANK, reduction="none")}
+    def loss(
+        self, y: Tensor, y_lens: Tensor, tokens: Tensor, token_lens: Tensor, *, views: int = 1
+    ) -> dict[str, Tensor]:
+        """Minus the log-likelihood of each utterance; infinite where it has more tokens than frames.
+
+        With two `views`, the second half of the batch is the first one's utterances in another augmentation, and
+        "consistency" is how far the views disagree.
+        """
+        x = self.log_probabilities(y)
+        loss = F.ctc_loss(x.transpose(0, 1), tokens, y_lens, token_lens, blank=BLANK, reduction="none")
+        return {"ctc": loss} if views == 1 else {"ctc": loss, "consistency": disagreement(x, y_lens)}
 
     def init_state(self, batch: int, plan: Plan | None = None) -> CTCState | Beam:
         if plan is not None and plan.fusion is not None:

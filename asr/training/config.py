@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from asr.dataset import SpecAugmentConfig
 
-__all__ = ["TrainConfig"]
+__all__ = ["ConsistencyConfig", "TrainConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsistencyConfig:
+    """CR-CTC (Yao et al. 2024): two views of each utterance, masked differently, have to agree frame by frame.
+
+    All heads train on both views, so a batch takes twice the time and memory: halve `data.max_duration`, and expect
+    half the epochs to do.
+    """
+
+    weight: float = 0.2  # of the disagreement, beside a CTC loss of 1
+    time_masking: float = (
+        2.5  # times as many time masks, covering as many times the share, as spec_augment says
+    )
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.time_masking <= 0:
+            raise ValueError("weight must be at least 0 and time_masking more than 0")
+
+    def masking(self, config: SpecAugmentConfig) -> SpecAugmentConfig:
+        """The masking of each view. Raises ValueError where it would cover everything."""
+        share = config.time_share * self.time_masking
+        if share >= 1:
+            raise ValueError(
+                f"time_masking: {self.time_masking:g} times spec_augment.time_share {config.time_share:g} masks "
+                "whole utterances; make one of them smaller"
+            )
+        return replace(config, time_masks=round(config.time_masks * self.time_masking), time_share=share)
 
 
 @dataclass(frozen=True)
@@ -36,6 +64,7 @@ class TrainConfig:
     clip: float | None = 2.0  # scaled_adam: times the median gradient norm; adamw: the norm itself
 
     spec_augment: SpecAugmentConfig | None = SpecAugmentConfig()
+    consistency: ConsistencyConfig | None = None  # CR-CTC: {} turns it on
     # Weights of the losses by head or by head and part ("transducer.simple"), or "depth"; unnamed ones weigh 1.
     loss_weights: dict[str, float] = field(default_factory=dict)
     # Modules' own schedules (dropout, Balancer) count batches; set, they count batches of so many seconds of speech.
@@ -64,3 +93,12 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be more than 0 or null, not {value}")
+        self.masking()
+
+    def masking(self) -> SpecAugmentConfig | None:
+        """What SpecAugment does to each view of an utterance. Raises ValueError for two views without it."""
+        if self.consistency is None:
+            return self.spec_augment
+        if self.spec_augment is None:
+            raise ValueError("consistency compares two maskings of an utterance, but spec_augment is null")
+        return self.consistency.masking(self.spec_augment)

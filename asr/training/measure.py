@@ -10,7 +10,7 @@ import torch
 
 from asr.encoders.base import FULL_CONTEXT, Chunk
 from asr.evaluate import Errors, count_errors, decode_frames
-from asr.training.task import head_losses
+from asr.training.losses import head_losses
 
 if TYPE_CHECKING:
     from asr.dataset import Batch

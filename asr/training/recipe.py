@@ -51,6 +51,10 @@ class RecipeConfig:
     data: DataConfig
     train: TrainConfig = TrainConfig()
 
+    def __post_init__(self) -> None:
+        if self.train.consistency is not None and self.model.ctc is None:
+            raise ConfigError("train.consistency: compares what the CTC head says, but model.ctc is null")
+
 
 def build(
     recipe: RecipeConfig,

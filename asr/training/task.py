@@ -1,4 +1,4 @@
-"""One training task for every model: batch -> features -> SpecAugment -> encoder -> losses of the heads."""
+"""One training task for every model: what happens with a batch, and what a checkpoint remembers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from asr.audio import HOP, SAMPLE_RATE
-from asr.dataset import Batch, Loader
-from asr.encoders.base import FULL_CONTEXT, Chunk
-from asr.encoders.dynamic_depth import GatedEncoder
+from asr.dataset import Batch, Loader, SpecAugment
+from asr.encoders.base import FULL_CONTEXT
 from asr.errors import DataError
 from asr.training.adamw import AdamW
 from asr.training.average import RunningAverage
 from asr.training.config import TrainConfig
+from asr.training.losses import losses
 from asr.training.optimizer import NonFiniteGradient, ScaledAdam
 from asr.training.schedule import eden, eden_of_budget
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("asr.training")
 
-__all__ = ["Item", "Progress", "Task", "head_losses", "losses", "stream"]
+__all__ = ["Item", "Progress", "Task", "stream"]
 
 
 @dataclass
@@ -77,43 +77,13 @@ def stream(loader: Loader) -> Iterator[Item]:
             raise DataError("an epoch gave no batch; see the log for the utterances that were left out")
 
 
-def losses(
-    model: Model, batch: Batch, chunk: Chunk, *, augment: Callable[[Tensor, Tensor], Tensor] | None = None
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses of each utterance, (B,) by "head" or "head.part", and the encoder's output lengths (B,).
-
-    An encoder may add losses of its own: "depth", of one with gates.
-    """
-    samples, lens = model.flushed(batch.samples, batch.sample_lens)
-    with torch.autocast(samples.device.type, enabled=False), torch.no_grad():
-        x = model.features(samples)
-    x_lens = -(-lens // HOP)
-    if augment is not None:
-        x = augment(x, x_lens)
-    y, y_lens = model.encoder(x, x_lens, chunk)
-    found = head_losses(model, y, y_lens, batch)
-    if isinstance(model.encoder, GatedEncoder):
-        found |= model.encoder.auxiliary_losses()
-    return found, y_lens
-
-
-def head_losses(model: Model, y: Tensor, y_lens: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """The losses of each utterance, (B,) by "head" or "head.part", from the encoder's frames (B, U, D), (B,)."""
-    found: dict[str, Tensor] = {}
-    for name, module in model.heads.items():
-        head: Any = module
-        for part, loss in head.loss(y, y_lens, batch.tokens, batch.token_lens).items():
-            found[name if part == name else f"{name}.{part}"] = loss
-    return found
-
-
 class Task(pl.LightningModule):
     """What Lightning trains.
 
     The randomness of a batch (chunk, masks, dropout) follows from the seed and the number of the batch alone, so a run
     that was stopped and resumed goes on as if nothing had happened.
 
-    augment: (B, T, F), (B,) lengths -> (B, T, F), for training only, after the first `plain_epochs`.
+    augment: for training only, after the first `plain_epochs`; with `config.consistency` it makes two views of a batch.
     """
 
     def __init__(
@@ -122,7 +92,7 @@ class Task(pl.LightningModule):
         config: TrainConfig,
         *,
         run_dir: Path,
-        augment: Callable[[Tensor, Tensor], Tensor] | None = None,
+        augment: SpecAugment | None = None,
         plain_epochs: int = 0,
     ) -> None:
         super().__init__()
@@ -201,7 +171,8 @@ class Task(pl.LightningModule):
         if data is None:
             return None if self.trainer.world_size == 1 else self.no_loss()
         augment = self.augment if self.progress.epochs >= self.plain_epochs else None
-        by_name, y_lens = losses(self.model, data, self.last_chunk, augment=augment)
+        views = 2 if augment is not None and self.config.consistency is not None else 1
+        by_name, y_lens = losses(self.model, data, self.last_chunk, augment=augment, views=views)
         frames = self.mean_over_processes(y_lens.sum())
         self.last_losses = {name: loss.detach().sum() / frames for name, loss in by_name.items()}
         total = self.weigh(by_name).sum() / frames
@@ -254,7 +225,8 @@ class Task(pl.LightningModule):
 
     def weigh(self, by_name: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the losses, (B,): "head.part" weighs as it says times what "head" weighs."""
-        weights = self.config.loss_weights
+        c = self.config
+        weights = {"ctc.consistency": c.consistency.weight if c.consistency else 0.0} | c.loss_weights
         total: Tensor | None = None
         for name, loss in by_name.items():
             head = name.partition(".")[0]

@@ -94,7 +94,7 @@ def fit(recipe: RecipeConfig, folder: RunFolder, console: Console, *, start: Pat
         model,
         c,
         run_dir=folder.path,
-        augment=SpecAugment(c.spec_augment) if c.spec_augment is not None else None,
+        augment=SpecAugment(masking) if (masking := c.masking()) is not None else None,
         plain_epochs=recipe.data.plain_epochs,
     )
     if folder.last.exists():

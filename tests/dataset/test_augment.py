@@ -105,3 +105,16 @@ def test_short_utterances_pass(frames):
     )
     assert result.shape == features.shape
     assert torch.isfinite(result).all()
+
+
+def test_views_are_warped_alike_and_masked_differently():
+    ramp = torch.arange(800.0)[None, :, None].expand(16, 800, 80).contiguous()
+    plain = SpecAugmentConfig(time_masks=0, frequency_masks=0, warp_frames=30, probability=1.0)
+    generator = torch.Generator().manual_seed(1)
+    one, two = SpecAugment(plain)(ramp, LENS, views=2, generator=generator).chunk(2)
+    assert torch.equal(one, two) and torch.equal(one, apply(plain, features=ramp))
+    masked = SpecAugmentConfig(probability=1.0)
+    generator.manual_seed(1)
+    one, two = SpecAugment(masked)(FEATURES, LENS, views=2, generator=generator).chunk(2)
+    assert (changed(one) != changed(two)).any(dim=(1, 2)).all()
+    assert torch.equal(one[~changed(one)], FEATURES[~changed(one)])

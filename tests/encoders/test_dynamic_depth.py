@@ -14,8 +14,8 @@ from asr.encoders import FULL_CONTEXT, Chunk, ConformerConfig, DepthConfig, Tran
 from asr.encoders.dynamic_depth import MEMORY, DynamicDepth, GatedEncoder, gate_probabilities
 from asr.errors import ConfigError
 from asr.model import ModelConfig
+from asr.training.losses import losses
 from asr.training.pictures import gates as picture
-from asr.training.task import losses
 from models import CHUNKS, ENCODERS, small_model
 
 SMALL = ENCODERS["dynamic depth"]

@@ -8,13 +8,15 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from asr.dataset import SpecAugment
+from asr.dataset import SpecAugment, SpecAugmentConfig
 from asr.errors import DataError
 from asr.training.callbacks import Clock, Keeper, Logs, Validation
 from asr.training.checkpoints import RunFolder
-from asr.training.config import TrainConfig
-from asr.training.task import Task, losses, stream
+from asr.training.config import ConsistencyConfig, TrainConfig
+from asr.training.losses import losses
+from asr.training.task import Task, stream
 from asr.training.trainer import make_trainer, precision, quiet
+from tests.models import small_model
 from tests.training.fakes import FakeLoader, FakeModel, batch_of
 
 
@@ -156,10 +158,40 @@ def test_texts_longer_than_their_audio_are_left_out(tmp_path: Path, caplog: pyte
 
 
 def test_losses_are_weighed_by_head_and_part(tmp_path: Path):
+    consistent = settings(loss_weights={"ctc": 0.5}, consistency=ConsistencyConfig(weight=0.3))
+    task = Task(FakeModel(), consistent, run_dir=tmp_path)
+    assert task.weigh({"ctc": torch.ones(1), "ctc.consistency": torch.ones(1)}) == 0.5 + 0.5 * 0.3
     weights = {"ctc": 0.5, "transducer": 2.0, "transducer.simple": 0.25}
     task = Task(FakeModel(), settings(loss_weights=weights), run_dir=tmp_path)
     found = {"ctc": torch.ones(2), "transducer.simple": torch.ones(2), "transducer.pruned": torch.ones(2)}
     assert task.weigh(found).tolist() == [0.5 + 0.5 + 2.0] * 2
+
+
+def test_losses_of_two_views_are_means_of_both():
+    model = small_model("conformer")
+    chunk, batch = model.encoder.chunk_sizes[0], batch_of(["abcdabcd", "ab"])
+    one, lens = losses(model, batch, chunk)
+    unmasked = SpecAugment(SpecAugmentConfig(probability=0.0))
+    two, lens_two = losses(model, batch, chunk, augment=unmasked, views=2)
+    assert torch.equal(lens, lens_two)
+    assert set(two) == {*one, "ctc.consistency"}
+    for name, loss in one.items():
+        torch.testing.assert_close(two[name], loss)
+    torch.testing.assert_close(two["ctc.consistency"], torch.zeros(2), atol=1e-6, rtol=0)
+
+    masked = SpecAugment(SpecAugmentConfig(probability=1.0, time_share=0.5))
+    torch.manual_seed(1)
+    two, _ = losses(model, batch, chunk, augment=masked, views=2)
+    assert (two["ctc.consistency"] > 0).all()
+    torch.manual_seed(1)
+    samples, sample_lens = model.flushed(batch.samples, batch.sample_lens)
+    x, x_lens = model.features(samples), -(-sample_lens // 160)
+    views = masked(x, x_lens, views=2).chunk(2)
+    by_hand = []
+    for view in views:
+        y, y_lens = model.encoder(view, x_lens, chunk)
+        by_hand.append(model.heads["ctc"].loss(y, y_lens, batch.tokens, batch.token_lens)["ctc"])
+    torch.testing.assert_close(two["ctc"], (by_hand[0] + by_hand[1]) / 2)
 
 
 def test_losses_do_not_depend_on_padding():

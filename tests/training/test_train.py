@@ -134,3 +134,18 @@ def test_a_run_begins_with_a_model(recipe: Path, tmp_path: Path):
         train(recipe, ["model.ctc={dropout: 0.3}"], out=tmp_path / "third", start=path)
     with pytest.raises(ConfigError, match="tokenizer.kind"):
         train(recipe, ["tokenizer.kind=bpe"], out=tmp_path / "fourth", start=path)
+
+
+def test_two_views_agree_after_plain_epochs(recipe: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    train(recipe, ["train.consistency={}", "data.plain_epochs=1", "train.epochs=2"], out=out)
+    lines = [line for line in (out / "train.log").read_text().splitlines() if "loss" in line]
+    assert ["ctc.consistency" in line for line in lines] == [False] * (len(lines) // 2) + [True] * (
+        len(lines) // 2
+    )
+    with pytest.raises(ConfigError, match="spec_augment is null"):
+        train(recipe, ["train.consistency={}", "train.spec_augment=null"], out=out)
+    with pytest.raises(ConfigError, match="masks whole utterances"):
+        train(recipe, ["train.consistency={time_masking: 8}"], out=out)
+    with pytest.raises(ConfigError, match=r"model\.ctc is null"):
+        train(recipe, ["train.consistency={}", "model.ctc=null"], out=out)

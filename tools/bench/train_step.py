@@ -26,9 +26,9 @@ from asr.encoders.zipformer import ZipformerConfig
 from asr.model import Model, ModelConfig
 from asr.native.memory import keep_freed_memory
 from asr.tokenizer import Tokenizer
+from asr.training.losses import losses
 from asr.training.optimizer import ScaledAdam
 from asr.training.recipe import RecipeConfig
-from asr.training.task import losses
 from asr.training.trainer import precision
 
 ICEFALL_SECONDS = 8.2
