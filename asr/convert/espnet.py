@@ -11,6 +11,8 @@ from asr.convert.place import ATTENTION, Converted, Rule, place
 from asr.convert.variants import settle
 from asr.convert.vocabulary import characters, subwords
 from asr.encoders import BranchformerConfig, ConformerConfig, EBranchformerConfig, EncoderConfig
+from asr.encoders.positions import LegacyPositions, Positions
+from asr.encoders.subsampling import Factor
 from asr.errors import BundleError
 from asr.features import FeaturesConfig
 from asr.heads import CTCConfig
@@ -74,9 +76,19 @@ BRANCHES: tuple[Rule, ...] = (
 COMMON = {
     "output_size": 256, "attention_heads": 4, "dropout_rate": 0.1, "attention_dropout_rate": 0.0,
     "input_layer": "conv2d", "pos_enc_layer_type": "rel_pos", "zero_triu": False, "qk_norm": False,
+    "max_pos_emb_len": LegacyPositions.longest,
 }  # fmt: skip
+POSITIONS: dict[str, Positions] = {
+    "rel_pos": "relative",
+    "legacy_rel_pos": "legacy",
+    "abs_pos": "absolute",
+}
+FACTORS: dict[str, Factor] = {"conv2d": 4, "conv2d2": 2, "conv2d6": 6, "conv2d8": 8}
+ATTENTIONS = ("rel_selfattn", "legacy_rel_selfattn", "selfattn")
+"""Those that go with `POSITIONS`; ESPnet refuses any other pair of the two."""
 SUPPORTED = {
-    "pos_enc_layer_type": ("rel_pos",), "rel_pos_type": ("latest",), "zero_triu": (False,), "qk_norm": (False,)
+    "pos_enc_layer_type": tuple(POSITIONS), "rel_pos_type": ("latest", "legacy"), "zero_triu": (False,),
+    "qk_norm": (False,), "input_layer": tuple(FACTORS),
 }  # fmt: skip
 FORMS = COMMON | {
     "linear_units": 2048, "num_blocks": 6, "normalize_before": True, "concat_after": False, "macaron_style": False,
@@ -84,8 +96,8 @@ FORMS = COMMON | {
     "activation_type": "swish", "use_cnn_module": True, "cnn_module_kernel": 31,
 }  # fmt: skip
 SUPPORTED_FORMS = SUPPORTED | {
-    "input_layer": ("conv2d", "conv2d8"), "normalize_before": (True,), "concat_after": (False,),
-    "macaron_style": (True,), "positionwise_layer_type": ("linear",), "selfattention_layer_type": ("rel_selfattn",),
+    "normalize_before": (True,), "concat_after": (False,), "macaron_style": (True, False),
+    "positionwise_layer_type": ("linear",), "selfattention_layer_type": ATTENTIONS,
     "activation_type": ("swish", "relu", "gelu"), "use_cnn_module": (True,),
 }  # fmt: skip
 BRANCHED = COMMON | {
@@ -96,9 +108,9 @@ BRANCHED = COMMON | {
     "positionwise_layer_type": "linear", "merge_conv_kernel": 3,
 }  # fmt: skip
 SUPPORTED_BRANCHED = SUPPORTED | {
-    "input_layer": ("conv2d", "conv2d8"), "attention_layer_type": ("rel_selfattn",), "use_attn": (True,),
-    "use_cgmlp": (True,), "gate_activation": ("identity", "swish", "relu", "gelu"),
-    "ffn_activation_type": ("swish", "relu", "gelu"), "positionwise_layer_type": ("linear",),
+    "attention_layer_type": ATTENTIONS, "use_attn": (True,), "use_cgmlp": (True,),
+    "gate_activation": ("identity", "swish", "relu", "gelu"), "ffn_activation_type": ("swish", "relu", "gelu"),
+    "positionwise_layer_type": ("linear",),
 }  # fmt: skip
 MERGES: dict[str, Literal["concatenation", "learned", "fixed"]] = {
     "concat": "concatenation",
@@ -142,6 +154,7 @@ def _encoder(kind: str, conf: Mapping[str, Any]) -> tuple[EncoderConfig, tuple[R
                 **_shape(c),
                 feed_forward_dim=c["linear_units"],
                 kernel=c["cnn_module_kernel"],
+                macaron=c["macaron_style"],
                 activation=c["activation_type"],
                 norm="batch",
             )
@@ -175,6 +188,13 @@ def _encoder(kind: str, conf: Mapping[str, Any]) -> tuple[EncoderConfig, tuple[R
 
 def _shape(c: Mapping[str, Any]) -> dict[str, Any]:
     """What the configurations of all encoders share."""
+    legacy = "legacy_" if c["rel_pos_type"] == "legacy" and c["pos_enc_layer_type"] == "rel_pos" else ""
+    positions = POSITIONS[legacy + c["pos_enc_layer_type"]]
+    if positions == "legacy" and c["max_pos_emb_len"] != LegacyPositions.longest:
+        raise BundleError(
+            f"encoder_conf.max_pos_emb_len: {c['max_pos_emb_len']} has no counterpart here for legacy positions; "
+            f"converted are: {LegacyPositions.longest}"
+        )
     return {
         "dim": c["output_size"],
         "layers": c["num_blocks"],
@@ -182,8 +202,9 @@ def _shape(c: Mapping[str, Any]) -> dict[str, Any]:
         "dropout": c["dropout_rate"],
         "attention_dropout": c["attention_dropout_rate"],
         "chunks": (),
-        "subsampling": 8 if c["input_layer"] == "conv2d8" else 4,
+        "subsampling": FACTORS[c["input_layer"]],
         "subsampling_padding": "valid",
+        "positions": positions,
         "norm_epsilon": EPSILON,
         "norm_out": True,
         "scale_input": True,

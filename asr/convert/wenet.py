@@ -16,6 +16,8 @@ from asr.convert.variants import settle
 from asr.convert.vocabulary import characters, subwords
 from asr.encoders import Chunk, ConformerConfig
 from asr.encoders.norm import Norm
+from asr.encoders.positions import Positions
+from asr.encoders.subsampling import Factor
 from asr.errors import BundleError
 from asr.features import FeaturesConfig
 from asr.heads import CTCConfig
@@ -27,6 +29,7 @@ __all__ = ["convert"]
 NAMES: tuple[Rule, ...] = (
     (r"^encoder\.global_cmvn\.mean$", "features.mean"),
     (r"^encoder\.global_cmvn\.istd$", "features.scale"),
+    (r"^encoder\.embed\.linear\.", "encoder.front.project."),
     *CONFORMER,
 )
 FORMS = {
@@ -38,11 +41,13 @@ FORMS = {
     "query_bias": True, "key_bias": True, "value_bias": True, "conv_bias": True, "conv_inner_factor": 2,
     "mlp_type": "position_wise_feed_forward", "mlp_bias": True, "final_norm": True, "n_kv_head": None, "head_dim": None,
 }  # fmt: skip
+FACTORS: dict[str, Factor] = {"conv2d": 4, "conv2d6": 6, "conv2d8": 8}
+POSITIONS: dict[str, Positions] = {"rel_pos": "places", "abs_pos": "absolute"}
 NORMS: dict[str, Norm] = {"batch_norm": "batch", "layer_norm": "layer"}
 SUPPORTED = {
-    "input_layer": ("conv2d", "conv2d8"), "pos_enc_layer_type": ("rel_pos",), "normalize_before": (True,),
-    "macaron_style": (True,), "activation_type": ("swish", "relu", "gelu"), "use_cnn_module": (True,),
-    "selfattention_layer_type": ("rel_selfattn",), "cnn_module_norm": tuple(NORMS), "conv_norm_eps": (1e-5,),
+    "input_layer": tuple(FACTORS), "pos_enc_layer_type": tuple(POSITIONS), "normalize_before": (True,),
+    "macaron_style": (True, False), "activation_type": ("swish", "relu", "gelu"), "use_cnn_module": (True,),
+    "selfattention_layer_type": ("rel_selfattn", "selfattn"), "cnn_module_norm": tuple(NORMS), "conv_norm_eps": (1e-5,),
     "layer_norm_type": ("layer_norm",), "conv_inner_factor": (2,), "mlp_type": ("position_wise_feed_forward",),
     "query_bias": (True,), "key_bias": (True,), "value_bias": (True,), "conv_bias": (True,), "mlp_bias": (True,),
     "final_norm": (True,), "n_kv_head": (None,), "head_dim": (None,),
@@ -97,9 +102,10 @@ def _encoder(conf: Mapping[str, Any]) -> ConformerConfig:
         dropout=c["dropout_rate"],
         attention_dropout=c["attention_dropout_rate"],
         chunks=(Chunk(size, 4 * size),) if size > 0 else CHUNKS if c["use_dynamic_chunk"] else (),
-        subsampling=8 if c["input_layer"] == "conv2d8" else 4,
+        subsampling=FACTORS[c["input_layer"]],
         subsampling_padding="valid",
-        places=True,
+        positions=POSITIONS[c["pos_enc_layer_type"]],
+        macaron=c["macaron_style"],
         activation=c["activation_type"],
         norm=NORMS[c["cnn_module_norm"]],
         norm_epsilon=c["norm_eps"],

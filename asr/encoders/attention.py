@@ -1,4 +1,4 @@
-"""Multi-head attention over chunks, with relative positions (Transformer-XL, Dai et al. 2019) or none.
+"""Multi-head attention over chunks, with what `Positions` says of where keys stand.
 
 B streams, U frames of this step, D = dim, H heads of K, L frames of left context. A frame sees its own chunk and
 the L frames before that chunk. Queries are taken in blocks of a few chunks, each against the keys that it may see, so
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.encoders.base import Chunk
+from asr.encoders.positions import LegacyPositions, Places, Positions, RelativePositions
 
-__all__ = ["Attention", "AttentionState", "Context", "Places", "RelativePositions"]
+__all__ = ["Attention", "AttentionState", "Context"]
 
 QUERIES = (
     128  # chunks are put together up to this many frames, or up to the left context's if `SCORES` allows
@@ -42,7 +43,7 @@ class Context:
 
     chunk, left: frames; the chunk of full context is the whole step. padding: (B, U, 1), frames behind a stream's end.
     stale: (B, L, 1), cached frames from before the stream, or None where there are none. positions: (L + 2 G, D),
-    encodings of key - query from -(L + G) to G - 1, for groups of G frames; or (B, L + U, D), of the keys' places.
+    encodings of key - query from -(L + G) to G - 1, for groups of G frames; or what other `Positions` make of them.
     """
 
     chunk: int
@@ -59,7 +60,7 @@ class Context:
         lens: Tensor,
         position: Tensor,
         chunk: Chunk,
-        positions: RelativePositions | Places | None = None,
+        positions: RelativePositions | LegacyPositions | Places | None = None,
     ) -> Context:
         """x: (B, U, D), whole chunks; lens: (B,), the frames that are real; position: (B,), frames before this step."""
         frames = x.shape[1]
@@ -120,48 +121,6 @@ def _blocks(
     return tuple(blocks)
 
 
-class RelativePositions(nn.Module):
-    """Sines and cosines of query - key, interleaved as Vaswani et al. 2017 do for positions."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-        self.register_buffer("table", torch.empty(0, dim), persistent=False)
-        self.table: Tensor
-
-    def forward(self, left: int, group: int, position: Tensor, like: Tensor) -> Tensor:
-        """Encodings of key - query = -(left + group) ... group - 1, in the dtype and on the device of `like`."""
-        reach = left + group
-        if len(self.table) <= 2 * reach or self.table.dtype != like.dtype or self.table.device != like.device:
-            with torch.inference_mode(False):  # training may need what decoding left here
-                self.table = self._encode(max(reach, len(self.table) // 2)).to(like)
-        zero = len(self.table) // 2
-        return self.table[zero - reach : zero + group]
-
-    def _encode(self, reach: int) -> Tensor:
-        return _sinusoids(torch.arange(reach, -reach - 1, -1, dtype=torch.float64), self.dim)
-
-
-class Places(nn.Module):
-    """The same encodings, of where in its stream each key stands: what WeNet has in place of distances."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-
-    def forward(self, left: int, group: int, position: Tensor, like: Tensor) -> Tensor:
-        """For B streams with `position` (B,) frames before `like` (B, U, D) -> (B, left + U, D)."""
-        key = torch.arange(-left, like.shape[1], dtype=torch.float64, device=like.device)
-        return _sinusoids((position[:, None] + key).clamp(min=0), self.dim).to(like)
-
-
-def _sinusoids(position: Tensor, dim: int) -> Tensor:
-    """(...) -> (..., D)."""
-    even = torch.arange(0, dim, 2, dtype=torch.float64, device=position.device)
-    angle = position[..., None] * 10_000.0 ** -(even / dim)
-    return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
-
-
 @dataclass(frozen=True)
 class AttentionState:
     """keys, values: (B, L, H K) of the frames that the next chunk still sees."""
@@ -171,8 +130,7 @@ class AttentionState:
 
 
 class Attention(nn.Module):
-    """Multi-head attention. `relative` adds Transformer-XL's four terms: content and position, each with its bias.
-    `places` puts the key's place in the stream where Transformer-XL has its distance from the query: WeNet's form.
+    """Multi-head attention. `positions` says what a query knows of where a key stands: see `Positions`.
 
     Heads are `head_dim` wide, together H K; 0 stands for D / H.
     """
@@ -183,8 +141,7 @@ class Attention(nn.Module):
         heads: int,
         *,
         head_dim: int = 0,
-        relative: bool = True,
-        places: bool = False,
+        positions: Positions = "relative",
         dropout: float = 0.0,
         bias: bool = True,
     ) -> None:
@@ -192,12 +149,12 @@ class Attention(nn.Module):
         if dim % heads and not head_dim:
             raise ValueError(f"{heads} heads do not divide {dim} dimensions")
         head_dim = head_dim or dim // heads
-        self.dim, self.heads, self.dropout, self.relative = dim, heads, dropout, relative
-        self.places = places
+        self.dim, self.heads, self.dropout = dim, heads, dropout
+        self.positions: Positions = positions
         self.width = width = heads * head_dim
         self.project_in = nn.Linear(dim, 3 * width, bias=bias)  # query, key, value
         self.project_out = nn.Linear(width, dim, bias=bias)
-        if relative:
+        if positions in ("relative", "legacy", "places"):
             self.project_positions = nn.Linear(dim, width, bias=False)
             self.content_bias = nn.Parameter(torch.empty(heads, 1, head_dim))
             self.position_bias = nn.Parameter(torch.empty(heads, 1, head_dim))
@@ -214,16 +171,15 @@ class Attention(nn.Module):
         key, keys = context.remember(state.keys, key)
         value, values = context.remember(state.values, value)
         query, key, value = (self._split(part) for part in (query, key, value))
-        if self.places:  # (q + u) k + (q + v) p as one product, over sqrt(K) and not sqrt(2 K)
+        distances = None
+        if self.positions == "places":  # (q + u) k + (q + v) p as one product, over sqrt(K) and not sqrt(2 K)
             query = 2**0.5 * torch.cat([query + self.content_bias, query + self.position_bias], -1)
             key = torch.cat([key, self._split(self.project_positions(context.positions))], -1)
-        places = None
-        if self.relative and not self.places:
-            assert context.positions is not None  # its encoder has relative attention, too
-            assert context.positions is not None
-            places = self._distances(query + self.position_bias, context.positions)
+        elif self.positions in ("relative", "legacy"):
+            assert context.positions is not None  # its encoder has them, too
+            distances = self._distances(query + self.position_bias, context.positions)
             query = query + self.content_bias
-        parts = [self._attend(query, key, value, places, block) for block in context.blocks]
+        parts = [self._attend(query, key, value, distances, context, block) for block in context.blocks]
         y = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
         return self.project_out(y.transpose(1, 2).flatten(2)), AttentionState(keys, values)
 
@@ -246,12 +202,23 @@ class Attention(nn.Module):
         return query, weight @ positions.t()
 
     def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, places: tuple[Tensor, Tensor] | None, block: Block
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        distances: tuple[Tensor, Tensor] | None,
+        context: Context,
+        block: Block,
     ) -> Tensor:
         """(B, H, U, K), (B, H, L + U, K) twice, the pair of `_distances` -> (B, H, q, K)."""
         mask = block.mask
-        if places is not None:
-            scores = _shifted(_product(places[0][:, :, block.queries], places[1][..., block.distances]))
+        if distances is not None:
+            if self.positions == "legacy":
+                scores = _wrapped(*distances, context, block)
+            else:
+                scores = _shifted(
+                    _product(distances[0][:, :, block.queries], distances[1][..., block.distances])
+                )
             mask = scores if mask is None else scores + mask
         query, key, value = query[:, :, block.queries], key[:, :, block.keys], value[:, :, block.keys]
         dropout = self.dropout if self.training else 0.0
@@ -269,3 +236,22 @@ def _shifted(scores: Tensor) -> Tensor:
     # A row holds all distances; the keys that it sees begin one later in the row above. One reading shifts all.
     shifted = scores.flatten(2)[..., frames:].unflatten(2, (frames, width - 1))
     return shifted[..., : width - frames].transpose(0, 1)
+
+
+def _wrapped(query: Tensor, factor: Tensor, context: Context, block: Block) -> Tensor:
+    """What ESPnet's first shift makes of the pair of `_distances` for whole utterances -> (B, H, q, k).
+
+    Of n frames, query i sees key j with encoding n - 1 - i + j if j <= i, and with none if j = i + 1. For those after
+    that, the row of the next query begins where its own ends: they get what query i + 1 makes of encoding j - i - 2.
+    """
+    frames = context.padding.shape[1]
+    rows = slice(block.queries.start, min(block.queries.stop + 1, frames))
+    scores = _product(query[:, :, rows], factor)
+    i = torch.arange(block.queries.start, block.queries.stop, device=query.device)[:, None]
+    ahead = torch.arange(frames, device=query.device) - i
+    lens = (~context.padding).sum(1)[..., None]
+    column = torch.where(ahead > 1, ahead - 2, lens - 1 + ahead).clamp(0, frames - 1)
+    row = (i - rows.start + (ahead > 1)).clamp(max=scores.shape[2] - 1)
+    at = row * frames + column  # (B, q, k)
+    found = scores.flatten(2).gather(2, at.flatten(1).expand(len(scores), -1, -1)).unflatten(2, at.shape[1:])
+    return found.masked_fill(ahead == 1, 0.0).transpose(0, 1)

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from asr.encoders.attention import Context, Places, RelativePositions
+from asr.encoders.attention import Context
 from asr.encoders.base import FULL_CONTEXT, Chunk
+from asr.encoders.positions import Places, Positions, encodings
 from asr.encoders.subsampling import Subsampling, SubsamplingState
 
 __all__ = ["Block", "BlockEncoder", "BlockEncoderState"]
@@ -48,8 +49,7 @@ class BlockEncoder(nn.Module):
         *,
         dim: int,
         chunks: tuple[Chunk, ...],
-        relative: bool = True,
-        places: bool = False,
+        positions: Positions = "relative",
         dropout: float = 0.0,
         scale_input: bool = False,
         norm_out: nn.Module | None = None,
@@ -59,7 +59,8 @@ class BlockEncoder(nn.Module):
         self.chunk_sizes = (*chunks, FULL_CONTEXT)
         self.scale = dim**0.5 if scale_input else 1.0
         self.front = front
-        self.positions = Places(dim) if places else RelativePositions(dim) if relative else None
+        self.positions = encodings(positions, dim)
+        self.places = Places(dim) if positions == "absolute" else None
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(blocks)
         self.norm_out = nn.Identity() if norm_out is None else norm_out
@@ -82,7 +83,10 @@ class BlockEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor, BlockEncoderState]:
         """The next chunks of B streams. Raises ValueError if x is not whole chunks (and `lookahead` at the start)."""
         y, lens, front = self.front(x, x_lens, state.front, chunk)
-        y = self.dropout(y * self.scale)
+        y = y * self.scale
+        if self.places is not None:
+            y = y + self.places(0, 0, state.front.position, y)
+        y = self.dropout(y)
         context = Context.of(y, lens, state.front.position, chunk, self.positions)
         y, blocks = self.run(y, context, state.blocks)
         return self.norm_out(y), lens, BlockEncoderState(front, blocks)

@@ -6,7 +6,7 @@ B streams, U frames of this step, D = dim.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from asr.encoders.attention import Attention, Context
 from asr.encoders.base import Chunk
 from asr.encoders.cgmlp import CgMLP, GateActivation
 from asr.encoders.convolution import RightContext
-from asr.encoders.subsampling import Padding, Subsampling
+from asr.encoders.positions import Positions, check_chunks
+from asr.encoders.subsampling import Factor, Padding, Subsampling
 from asr.errors import ConfigError
 
 __all__ = ["Branches", "BranchesConfig", "BranchesState"]
@@ -44,10 +45,10 @@ class BranchesConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     chunks: tuple[Chunk, ...] = (Chunk(8, 32), Chunk(16, 64), Chunk(32, 128))
-    subsampling: Literal[4, 8] = 4
+    subsampling: Factor = 4
     subsampling_channels: int = 0  # 0: dim
     subsampling_padding: Padding = "same"
-    relative: bool = True
+    positions: Positions = "relative"
     gate_linear: bool = False
     gate_activation: GateActivation = "identity"
     norm_epsilon: float = 1e-5
@@ -69,8 +70,7 @@ class BranchesConfig:
             raise ConfigError(
                 f"encoder.branch_dropout: {self.branch_dropout} is not a share from 0 to below 1"
             )
-        if any(chunk.full or chunk.left < 0 for chunk in self.chunks):
-            raise ConfigError("encoder.chunks: each has at least one frame; full context is always there")
+        check_chunks(self.chunks, self.positions)
 
     def front(self, features: int) -> Subsampling:
         return Subsampling(
@@ -128,7 +128,7 @@ class Branches(nn.Module):
         self.cgmlp: Branch | NoBranch = NoBranch()
         if attention and not (c.fast and cgmlp):
             self.attention = Branch(
-                Attention(c.dim, c.heads, relative=c.relative, dropout=c.attention_dropout), c
+                Attention(c.dim, c.heads, positions=c.positions, dropout=c.attention_dropout), c
             )
         if cgmlp:
             layer = CgMLP(

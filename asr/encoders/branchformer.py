@@ -205,7 +205,7 @@ class Branchformer(BlockEncoder):
             (BranchformerBlock(c, layer) for layer in range(c.layers)),
             dim=c.dim,
             chunks=c.chunks,
-            relative=c.relative,
+            positions=c.positions,
             dropout=c.dropout,
             scale_input=c.scale_input,
             norm_out=c.norm() if c.norm_out else None,

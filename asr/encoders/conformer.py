@@ -19,7 +19,8 @@ from asr.encoders.convolution import ConvolutionModule, ConvolutionState, RightC
 from asr.encoders.dynamic_depth import DepthConfig, GatedEncoder
 from asr.encoders.feed_forward import Activation, FeedForward
 from asr.encoders.norm import Norm
-from asr.encoders.subsampling import Padding, Subsampling
+from asr.encoders.positions import Positions, check_chunks
+from asr.encoders.subsampling import Factor, Padding, Subsampling
 from asr.errors import ConfigError
 
 __all__ = ["Conformer", "ConformerBlock", "ConformerConfig", "ConformerFields"]
@@ -48,12 +49,12 @@ class ConformerFields:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     chunks: tuple[Chunk, ...] = (Chunk(8, 32), Chunk(16, 64), Chunk(32, 128))
-    subsampling: Literal[2, 4, 8] = 4
+    subsampling: Factor = 4
     subsampling_channels: int = 0  # 0: dim
     subsampling_padding: Padding = "same"
     subsampling_separable: bool = False
-    relative: bool = True
-    places: bool = False  # see `Attention`
+    positions: Positions = "relative"
+    macaron: bool = True  # half a feed-forward module before the others and half behind; else one behind
     pad_input: bool = False  # see `ConvolutionModule`
     activation: Activation = "swish"
     norm: Norm = "layer"  # of the convolution module; the paper has "batch"
@@ -72,8 +73,7 @@ class ConformerFields:
                 object.__setattr__(self, name, value)
         if self.dim % self.heads:
             raise ConfigError(f"encoder.heads: {self.heads} do not divide encoder.dim, {self.dim}")
-        if any(chunk.full or chunk.left < 0 for chunk in self.chunks):
-            raise ConfigError("encoder.chunks: each has at least one frame; full context is always there")
+        check_chunks(self.chunks, self.positions)
         if self.depth is not None:
             self.depth.check(self.chunks)
 
@@ -113,10 +113,12 @@ class ConformerBlock(nn.Module):
                 c.dim, c.feed_forward_dim, activation=c.activation, dropout=c.dropout, bias=c.bias
             )
 
-        self.norm_feed_forward_in, self.feed_forward_in = norm(), feed_forward()
+        self.macaron, self.share = c.macaron, 0.5 if c.macaron else 1.0
+        if c.macaron:
+            self.norm_feed_forward_in, self.feed_forward_in = norm(), feed_forward()
         self.norm_attention = norm()
         self.attention = Attention(
-            c.dim, c.heads, relative=c.relative, places=c.places, dropout=c.attention_dropout, bias=c.bias
+            c.dim, c.heads, positions=c.positions, dropout=c.attention_dropout, bias=c.bias
         )
         self.norm_convolution = norm()
         self.convolution = ConvolutionModule(
@@ -125,6 +127,7 @@ class ConformerBlock(nn.Module):
             right=c.convolution,
             norm_kind=c.norm,
             norm_epsilon=1e-5,
+            activation=c.activation,
             bias=c.bias,
             pad_input=c.pad_input,
         )
@@ -139,12 +142,13 @@ class ConformerBlock(nn.Module):
         self, x: Tensor, context: Context, state: ConformerBlockState
     ) -> tuple[Tensor, ConformerBlockState]:
         """(B, U, D) -> (B, U, D), the next state."""
-        x = x + 0.5 * self.dropout(self.feed_forward_in(self.norm_feed_forward_in(x)))
+        if self.macaron:
+            x = x + 0.5 * self.dropout(self.feed_forward_in(self.norm_feed_forward_in(x)))
         y, attention = self.attention(self.norm_attention(x), context, state.attention)
         x = x + self.dropout(y)
         y, convolution = self.convolution(self.norm_convolution(x), context, state.convolution)
         x = x + self.dropout(y)
-        x = x + 0.5 * self.dropout(self.feed_forward_out(self.norm_feed_forward_out(x)))
+        x = x + self.share * self.dropout(self.feed_forward_out(self.norm_feed_forward_out(x)))
         return self.norm_out(x), ConformerBlockState(attention, convolution)
 
 
@@ -166,8 +170,7 @@ class Conformer(GatedEncoder):
             (ConformerBlock(c) for _ in range(c.layers)),
             dim=c.dim,
             chunks=c.chunks,
-            relative=c.relative,
-            places=c.places,
+            positions=c.positions,
             dropout=c.dropout,
             scale_input=c.scale_input,
             norm_out=nn.LayerNorm(c.dim, eps=c.norm_epsilon) if c.norm_out else None,

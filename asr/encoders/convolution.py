@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.encoders.attention import Context
+from asr.encoders.feed_forward import Activation, activate
 from asr.encoders.norm import Norm, norm
 from asr.native import depthwise_convolution, stream_convolution
 
@@ -76,11 +77,13 @@ class ConvolutionModule(nn.Module):
         right: RightContext = "chunk",
         norm_kind: Norm = "layer",
         norm_epsilon: float = 1e-5,
+        activation: Activation = "swish",
         bias: bool = True,
         pad_input: bool = False,
     ) -> None:
         super().__init__()
         self.pad_input = pad_input
+        self.activation: Activation = activation
         self.project_in = nn.Linear(dim, 2 * dim, bias=bias)
         self.depthwise = DepthwiseConvolution(dim, kernel, right=right, bias=bias)
         self.norm = norm(norm_kind, dim, epsilon=norm_epsilon)
@@ -98,4 +101,4 @@ class ConvolutionModule(nn.Module):
     ) -> tuple[Tensor, ConvolutionState]:
         """(B, U, D) -> (B, U, D), the next state."""
         x, state = self.depthwise(F.glu(self.project_in(x)), context, state)
-        return self.project_out(F.silu(self.norm(x))), state
+        return self.project_out(activate(self.norm(x), self.activation)), state

@@ -23,9 +23,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from asr.encoders.attention import Context, Places, RelativePositions
+from asr.encoders.attention import Context
 from asr.encoders.base import FULL_CONTEXT, Chunk
 from asr.encoders.block_encoder import BlockEncoder, BlockEncoderState
+from asr.encoders.positions import LegacyPositions, Places, RelativePositions
 from asr.encoders.subsampling import Subsampling
 from asr.errors import ConfigError
 from asr.state import map_tree
@@ -130,7 +131,7 @@ class DynamicDepth(nn.Module):
         x: Tensor,
         context: Context,
         states: Sequence[GatedState],
-        positions: Places | RelativePositions | None,
+        positions: LegacyPositions | Places | RelativePositions | None,
     ) -> tuple[Tensor, tuple[GatedState, ...]]:
         """Each block on the chunks for which its gate is open: (B, U, D) -> (B, U, D), the next states."""
         frames = (~context.padding[..., 0]).unflatten(1, (-1, context.chunk)).sum(2)
@@ -182,7 +183,7 @@ class _Contexts:
     """The contexts of one step's blocks: those that run on as many chunks after as many frames share one."""
 
     whole: Context
-    positions: Places | RelativePositions | None
+    positions: LegacyPositions | Places | RelativePositions | None
     made: dict[Any, Context] = field(default_factory=dict)
 
     def of(self, x: Tensor, lens: Tensor, position: Tensor) -> Context:

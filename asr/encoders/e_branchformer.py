@@ -135,7 +135,7 @@ class EBranchformer(BlockEncoder):
             (EBranchformerBlock(c) for _ in range(c.layers)),
             dim=c.dim,
             chunks=c.chunks,
-            relative=c.relative,
+            positions=c.positions,
             dropout=c.dropout,
             scale_input=c.scale_input,
             norm_out=c.norm() if c.norm_out else None,

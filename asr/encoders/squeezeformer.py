@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asr.encoders.attention import Attention, AttentionState, Context, RelativePositions
+from asr.encoders.attention import Attention, AttentionState, Context
 from asr.encoders.base import Chunk
 from asr.encoders.block_encoder import BlockEncoder
 from asr.encoders.convolution import ConvolutionState, DepthwiseConvolution, RightContext
 from asr.encoders.feed_forward import FeedForward
 from asr.encoders.norm import Norm, norm
+from asr.encoders.positions import RelativePositions, check_chunks
 from asr.encoders.subsampling import Padding, Subsampling
 from asr.errors import ConfigError
 
@@ -83,9 +84,8 @@ class SqueezeformerConfig:
                 f"encoder.reduce_at: {self.reduce_at}, encoder.recover_at: {self.recover_at}: of {self.layers} layers, "
                 "at least one stands before, between and after them"
             )
+        check_chunks(self.chunks)
         for chunk in self.chunks:
-            if chunk.full or chunk.left < 0:
-                raise ConfigError("encoder.chunks: each has at least one frame; full context is always there")
             if chunk.frames % 2 or chunk.left % 2:
                 raise ConfigError(
                     f"encoder.chunks: {chunk.frames} frames, {chunk.left} left: both must be even, for half the rate"

@@ -1,4 +1,4 @@
-"""Subsampling by stages of 3 x 3 convolutions with stride 2: 100 feature frames a second -> 25 or 12.5.
+"""Subsampling by stages of convolutions, mostly 3 x 3 with stride 2: 100 feature frames a second -> 25 or 12.5.
 
 B streams, T input frames, U = T / factor, F features, D = dim. With two dense stages it is the front of Gulati et al.
 2020; with three, depthwise-separable from the second on, that of FastConformer (Rekesh et al. 2023).
@@ -14,24 +14,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.encoders.base import Chunk
+from asr.errors import ConfigError
 
-__all__ = ["Padding", "Subsampling", "SubsamplingState"]
+__all__ = ["Factor", "Padding", "Subsampling", "SubsamplingState"]
 
+Factor = Literal[2, 4, 6, 8]
 Padding = Literal["same", "causal", "valid"]
 """Where frame j of a stage looks, among that stage's inputs, and the zeros beside the first and last feature.
 
 same: 2j - 1 ... 2j + 1, a zero at either side: NeMo's offline form, and ours, since both frames of a stride are there
 when frame j is due. causal: 2j - 2 ... 2j, two zeros and one: NeMo's streaming form. valid: 2j ... 2j + 2, no zeros:
-ESPnet's and WeNet's; it sees ahead.
+ESPnet's and WeNet's; it sees ahead, and has two stages at least: for a factor of 2 (`conv2d2`) the second has stride 1,
+for 6 (`conv2d6`) it is 5 x 5 with stride 3.
 
 An output frame is due when its stride of `factor` input frames is there. The first frame of the stride is all that
 "causal" looks at, so there its strides end: the first one began `factor` - 1 frames before the stream, whose first step
 brings as many fewer. In such strides, it looks where "same" does.
 """
 
-KERNEL, STRIDE = 3, 2
 LEFT: dict[Padding, int] = {"same": 1, "causal": 1, "valid": 0}
-ROUND: dict[Padding, int] = {"same": 1, "causal": 0, "valid": -1}  # lens are (lens + that) // 2
+STAGES: dict[int, tuple[tuple[int, int], ...]] = {2: ((3, 2),), 4: ((3, 2),) * 2, 8: ((3, 2),) * 3}
+"""The kernels and strides of the stages, by factor."""
+VALID: dict[int, tuple[tuple[int, int], ...]] = {**STAGES, 2: ((3, 2), (3, 1)), 6: ((3, 2), (5, 3))}
 
 
 @dataclass(frozen=True)
@@ -47,29 +51,30 @@ class SubsamplingState:
 
 
 class Stage(nn.Module):
-    """Half as many frames and features: (B, T, F, C) -> (B, T / 2, F', C')."""
+    """A convolution that looks at `kernel` frames and features in every `stride`: (B, T, F, C) -> (B, T', F', C')."""
 
-    def __init__(self, inputs: int, channels: int, *, padding: Padding, separable: bool) -> None:
+    def __init__(
+        self, inputs: int, channels: int, kernel: int, stride: int, *, padding: Padding, separable: bool
+    ) -> None:
         super().__init__()
-        self.left, self.round, self.inputs = LEFT[padding], ROUND[padding], inputs
-        groups = inputs if separable else 1
+        self.inputs, self.kernel, self.stride = inputs, kernel, stride
+        self.left = LEFT[padding]
+        self.round = {"same": 1, "causal": 0, "valid": stride - kernel}[padding]
         self.beside = {"same": (1, 1), "causal": (2, 1), "valid": (0, 0)}[padding]
-        beside = (
-            0,
-            self.beside[0],
-        )  # a zero more than there may be is behind: `forward` leaves off its column
-        self.convolution = nn.Conv2d(inputs, channels, KERNEL, stride=STRIDE, padding=beside, groups=groups)
+        beside = (0, self.beside[0])  # behind, a zero more than there may be: `forward` leaves off its column
+        groups = inputs if separable else 1
+        self.convolution = nn.Conv2d(inputs, channels, kernel, stride=stride, padding=beside, groups=groups)
         self.pointwise = nn.Linear(channels, channels) if separable else nn.Identity()
 
     def width(self, features: int) -> int:
-        return (features + sum(self.beside) - KERNEL) // STRIDE + 1
+        return (features + sum(self.beside) - self.kernel) // self.stride + 1
 
     def lens(self, lens: Tensor) -> Tensor:
         """A frame counts if its middle frame, or without padding all of its frames, are real."""
-        return (lens + self.round).clamp(min=0).div(STRIDE, rounding_mode="floor")
+        return (lens + self.round).clamp(min=0).div(self.stride, rounding_mode="floor")
 
     def forward(self, x: Tensor, outside: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, F, C), (B, T) frames that are not the stream's, (B, left, F, C) -> (B, T / 2, F', C'), next left."""
+        """(B, T, F, C), (B, T) frames that are not the stream's, (B, left, F, C) -> (B, T', F', C'), next left."""
         if bool(outside.any()):
             x = x.masked_fill(outside[:, :, None, None], 0.0)
         x = torch.cat([left.to(x.dtype), x], 1)
@@ -87,16 +92,23 @@ class Subsampling(nn.Module):
         dim: int,
         *,
         channels: int,
-        factor: Literal[2, 4, 8] = 4,
+        factor: Factor = 4,
         padding: Padding = "same",
         separable: bool = False,
     ) -> None:
         super().__init__()
         self.features, self.factor = features, factor
-        self.lookahead = {"same": 0, "causal": 1 - factor, "valid": factor - 1}[padding]
-        stages = [Stage(1, channels, padding=padding, separable=False)]
-        while 2 ** len(stages) < factor:
-            stages.append(Stage(channels, channels, padding=padding, separable=separable))
+        shapes = (VALID if padding == "valid" else STAGES).get(factor)
+        if shapes is None:
+            raise ConfigError(f"encoder.subsampling: {factor} needs encoder.subsampling_padding: valid")
+        stages: list[Stage] = []
+        ahead, stride = 0, 1
+        for kernel, step in shapes:
+            inputs, grouped = (channels, separable) if stages else (1, False)
+            stages.append(Stage(inputs, channels, kernel, step, padding=padding, separable=grouped))
+            ahead += (kernel - step) * stride
+            stride *= step
+        self.lookahead = {"same": 0, "causal": 1 - factor, "valid": ahead}[padding]
         self.stages = nn.ModuleList(stages)
         self.widths = [features]
         for stage in stages:
@@ -145,7 +157,7 @@ class Subsampling(nn.Module):
         for stage, old in zip(self._stages(), state.left, strict=True):
             frame = torch.arange(y.shape[1], device=x.device)
             y, new = stage(y, (frame < begin[:, None]) | (frame >= lens[:, None]), old)
-            begin, lens = begin.div(STRIDE, rounding_mode="floor"), stage.lens(lens)
+            begin, lens = begin.div(stage.stride, rounding_mode="floor"), stage.lens(lens)
             left.append(new)
         y = self.project(y.transpose(2, 3).flatten(2))
         lens = lens.clamp(max=y.shape[1])

@@ -20,7 +20,8 @@ from asr.encoders.attention import Attention, AttentionState, Context
 from asr.encoders.base import Chunk
 from asr.encoders.dynamic_depth import DepthConfig, GatedEncoder
 from asr.encoders.feed_forward import Activation, FeedForward
-from asr.encoders.subsampling import Padding, Subsampling
+from asr.encoders.positions import check_chunks
+from asr.encoders.subsampling import Factor, Padding, Subsampling
 from asr.errors import ConfigError
 
 __all__ = ["Transformer", "TransformerBlock", "TransformerConfig"]
@@ -53,7 +54,7 @@ class TransformerConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     chunks: tuple[Chunk, ...] = (Chunk(8, 32), Chunk(16, 64), Chunk(32, 128))
-    subsampling: Literal[4, 8] = 4
+    subsampling: Factor = 4
     subsampling_channels: int = 64
     subsampling_padding: Padding = "same"
     depth: DepthConfig | None = None
@@ -64,8 +65,7 @@ class TransformerConfig:
                 object.__setattr__(self, name, value)
         if self.dim % 2:
             raise ConfigError(f"encoder.dim: {self.dim} is odd; positions are pairs of sine and cosine")
-        if any(chunk.full or chunk.left < 0 for chunk in self.chunks):
-            raise ConfigError("encoder.chunks: each has at least one frame; full context is always there")
+        check_chunks(self.chunks)
         if self.depth is not None:
             self.depth.check(self.chunks)
 

@@ -84,9 +84,11 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 
 
 @torch.inference_mode()
-def assert_alone(model: Model, golden: dict[str, Tensor], *, blank_last: bool = False) -> None:
+def assert_alone(
+    model: Model, golden: dict[str, Tensor], *, chunk: Chunk = FULL_CONTEXT, blank_last: bool = False
+) -> None:
     """Both utterances in one batch give what the peer gives for each by itself, encoder and CTC."""
-    y, y_lens = model.encoder(golden["features"], golden["feature_lens"])
+    y, y_lens = model.encoder(golden["features"], golden["feature_lens"], chunk)
     for i, length in enumerate(y_lens.tolist()):
         assert length == golden[f"alone.{i}.encoder_out_lens"].item()
         assert_close(y[i, :length], golden[f"alone.{i}.encoder_out"][0])

@@ -35,6 +35,10 @@ def checkpoint(folder: Path, name: str, conf: dict[str, Any] | None = None, **ch
         "branchformer-fixed",
         "e-branchformer",
         "e-branchformer-plain",
+        "conformer-legacy",
+        "conformer-absolute",
+        "branchformer-legacy",
+        "e-branchformer-absolute",
     ],
 )
 def test_full_context(name: str, tmp_path: Path) -> None:
@@ -66,6 +70,13 @@ def test_subwords_are_numbered_as_in_the_token_list(tmp_path: Path) -> None:
 def test_what_cannot_be_converted_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="encoder_conf.normalize_before: False has no counterpart"):
         espnet.convert(checkpoint(tmp_path, "conformer", {"normalize_before": False}))
+    for key, value in {
+        "pos_enc_layer_type": "scaled_abs_pos",
+        "input_layer": "linear",
+        "zero_triu": True,
+    }.items():
+        with pytest.raises(BundleError, match=f"encoder_conf.{key}: {value!r} has no counterpart"):
+            espnet.convert(checkpoint(tmp_path, "conformer", {key: value}))
     with pytest.raises(BundleError, match="encoder: 'rnn' has no counterpart"):
         espnet.convert(checkpoint(tmp_path, "conformer", encoder="rnn"))
     with pytest.raises(BundleError, match="SentencePiece model is not found; give --tokenizer"):

@@ -12,37 +12,41 @@ import yaml
 
 from asr import bundle
 from asr.convert import wenet
-from asr.encoders import Chunk
+from asr.encoders import FULL_CONTEXT, Chunk
 from asr.errors import BundleError
 from convert import peers
 
 NAME = "wenet-conformer"
 CHUNKS = {"4_left2": Chunk(4, 8), "8_left1": Chunk(8, 8)}
+CASES = {NAME: CHUNKS, "wenet-conformer-absolute": {"4_left2": Chunk(4, 8)}, "wenet-conformer-offline": {}}
 
 
-def checkpoint(folder: Path, conf: dict[str, Any] | None = None, **changes: Any) -> Path:
-    config = peers.config(NAME) | changes
+def checkpoint(folder: Path, conf: dict[str, Any] | None = None, *, name: str = NAME, **changes: Any) -> Path:
+    config = peers.config(name) | changes
     config["encoder_conf"] |= conf or {}
     units = enumerate(config.pop("units"))
     (folder / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in units), encoding="utf-8")
     (folder / "train.yaml").write_text(yaml.safe_dump(config))
-    (folder / "final.pt").write_bytes(peers.pickled(peers.tensors(NAME)))
+    (folder / "final.pt").write_bytes(peers.pickled(peers.tensors(name)))
     return folder / "final.pt"
 
 
-def test_whole_masked_and_streamed(tmp_path: Path) -> None:
-    result = wenet.convert(checkpoint(tmp_path))
+@pytest.mark.parametrize("name", CASES)
+def test_whole_masked_and_streamed(name: str, tmp_path: Path) -> None:
+    result = wenet.convert(checkpoint(tmp_path, name=name))
     assert result.left_over == ()
-    model, golden = bundle.load(result.model.save(tmp_path / "bundle")), peers.values(NAME)
+    model, golden = bundle.load(result.model.save(tmp_path / "bundle")), peers.values(name)
     # WeNet takes features of 16-bit integers, and normalizes them in its encoder
     x = golden["features"] = model.features.normalize(golden["features"] - 2 * math.log(1 << 15))
-    peers.assert_alone(model, golden)
-    for name, chunk in CHUNKS.items():
+    # the peer has nothing but its static chunks, which see all that stands before them
+    whole = Chunk(4, 400) if name == "wenet-conformer-absolute" else FULL_CONTEXT
+    peers.assert_alone(model, golden, chunk=whole)
+    for cut, chunk in CASES[name].items():
         y, y_lens = peers.masked(model, x, golden["feature_lens"], chunk)
         for i, length in enumerate(y_lens.tolist()):
-            peers.assert_close(y[i, :length], golden[f"chunk{name}.encoder_out"][i, :length])
+            peers.assert_close(y[i, :length], golden[f"chunk{cut}.encoder_out"][i, :length])
         length = int(y_lens[0])
-        theirs = golden[f"stream{name}.encoder_out"][:, :length]
+        theirs = golden[f"stream{cut}.encoder_out"][:, :length]
         peers.assert_close(peers.streamed(model, x[:1], chunk)[:, :length], theirs)
 
 
@@ -69,10 +73,11 @@ def test_units_are_the_tokens(tmp_path: Path) -> None:
     assert tokenizer.encode("\u4e00") == [2]
 
 
-def test_its_variants_stream_as_they_mask(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [NAME, "wenet-conformer-absolute"])
+def test_its_variants_stream_as_they_mask(name: str, tmp_path: Path) -> None:
     """Places of keys and padding in front of the gate, in float64: with a state that begins and one that goes on."""
-    model = wenet.convert(checkpoint(tmp_path)).model.double()
-    x = peers.values(NAME)["features"][:1].double()
+    model = wenet.convert(checkpoint(tmp_path, name=name)).model.double()
+    x = peers.values(name)["features"][:1].double()
     for chunk in CHUNKS.values():
         y, y_lens = peers.masked(model, x, torch.tensor([x.shape[1]]), chunk)
         length = int(y_lens)

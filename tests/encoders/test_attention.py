@@ -9,20 +9,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from asr.encoders import FULL_CONTEXT, Chunk
 from asr.encoders import attention as module
-from asr.encoders.attention import Attention, AttentionState, Context, RelativePositions
+from asr.encoders.attention import Attention, AttentionState, Context
+from asr.encoders.positions import Positions, RelativePositions, encodings
 
 DIM, HEADS = 12, 3
 CHUNKS = [FULL_CONTEXT, Chunk(4, 8), Chunk(1, 7), Chunk(20, 0), Chunk(10, 30)]
 
 
-def attention(*, relative: bool = True) -> Attention:
+def attention(positions: Positions = "relative") -> Attention:
     torch.manual_seed(0)
-    return Attention(DIM, HEADS, relative=relative).double().eval()
+    return Attention(DIM, HEADS, positions=positions).double().eval()
 
 
 def attend(layer: Attention, x: Tensor, lens: Tensor, chunk: Chunk, position: int = 0) -> Tensor:
     at = torch.full((len(x),), position)
-    context = Context.of(x, lens, at, chunk, RelativePositions(layer.dim) if layer.relative else None)
+    context = Context.of(x, lens, at, chunk, encodings(layer.positions, layer.dim))
     y: Tensor = layer(x, context, layer.init_state(len(x), chunk.left))[0]
     return y
 
@@ -39,7 +40,7 @@ def by_frame(layer: Attention, x: Tensor, chunk: Chunk) -> Tensor:
         seen = range(max(0, first - chunk.left), min(frames, first + size))
         scores = []
         for j in seen:
-            if layer.relative:
+            if layer.positions == "relative":
                 angle = (i - j) * rate
                 distance = torch.stack([angle.sin(), angle.cos()], 1).flatten()
                 distance = layer.project_positions(distance).view(HEADS, -1)
@@ -54,26 +55,54 @@ def by_frame(layer: Attention, x: Tensor, chunk: Chunk) -> Tensor:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("positions", ["relative", "none"])
 @pytest.mark.parametrize("chunk", CHUNKS, ids=str)
 @pytest.mark.parametrize(("queries", "scores"), [(128, 1 << 20), (8, 1 << 20), (8, 64), (128, 100)])
 def test_frame_by_frame(
-    monkeypatch: pytest.MonkeyPatch, relative: bool, chunk: Chunk, queries: int, scores: int
+    monkeypatch: pytest.MonkeyPatch, positions: Positions, chunk: Chunk, queries: int, scores: int
 ) -> None:
     """However the queries are put into blocks."""
     monkeypatch.setattr(module, "QUERIES", queries)
     monkeypatch.setattr(module, "SCORES", scores)
-    layer = attention(relative=relative)
+    layer = attention(positions)
     x, lens = torch.randn(2, 40, DIM, dtype=torch.float64), torch.tensor([40, 23])
     y = attend(layer, x, lens, chunk)
     for b, n in enumerate(lens.tolist()):
         torch.testing.assert_close(y[b, :n], by_frame(layer, x[b, :n], chunk), atol=1e-12, rtol=0)
 
 
+def shifted_as_espnet_did(scores: Tensor) -> Tensor:
+    """(..., n, n): a column of zeros in front, and the whole read as rows that are one longer."""
+    frames = scores.shape[-1]
+    padded = torch.cat([scores.new_zeros(*scores.shape[:-1], 1), scores], -1)
+    return padded.flatten(-2).unflatten(-1, (frames + 1, frames))[..., 1:, :]
+
+
 @torch.inference_mode()
-@pytest.mark.parametrize("relative", [True, False])
-def test_a_frame_with_nothing_to_see_is_a_number(relative: bool) -> None:
-    layer = attention(relative=relative)
+@pytest.mark.parametrize("scores", [1 << 20, 200])
+def test_legacy_positions(monkeypatch: pytest.MonkeyPatch, scores: int) -> None:
+    """The published shift of a whole matrix, utterance by utterance; ours in blocks, with padding beside it."""
+    monkeypatch.setattr(module, "SCORES", scores)
+    layer = attention("legacy")
+    x, lens = torch.randn(2, 40, DIM, dtype=torch.float64), torch.tensor([40, 23])
+    y = attend(layer, x, lens, FULL_CONTEXT)
+    for b, n in enumerate(lens.tolist()):
+        query, key, value = (layer._split(part) for part in layer.project_in(x[b, :n]).chunk(3, -1))
+        rate = 10_000.0 ** -(torch.arange(0, DIM, 2, dtype=x.dtype) / DIM)
+        angle = torch.arange(4999, 4999 - n, -1)[:, None] * rate
+        distances = layer._split(
+            layer.project_positions(torch.stack([angle.sin(), angle.cos()], 2).flatten(1))
+        )
+        position = shifted_as_espnet_did((query + layer.position_bias) @ distances.mT)
+        weights = (((query + layer.content_bias) @ key.mT + position) * query.shape[-1] ** -0.5).softmax(-1)
+        expected = layer.project_out((weights @ value).transpose(0, 1).flatten(1))
+        torch.testing.assert_close(y[b, :n], expected, atol=1e-12, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("positions", ["relative", "none"])
+def test_a_frame_with_nothing_to_see_is_a_number(positions: Positions) -> None:
+    layer = attention(positions)
     x = torch.randn(2, 8, DIM, dtype=torch.float64)
     assert attend(layer, x, torch.tensor([8, 0]), Chunk(4, 8)).isfinite().all()
 

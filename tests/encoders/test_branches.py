@@ -28,7 +28,7 @@ VARIANTS: dict[str, EncoderConfig] = {
     "learned": replace(LEARNED, gate_linear=True, gate_activation="swish", **ESPNET),
     "concatenation": replace(LEARNED, merge="concatenation"),
     "fixed": replace(LEARNED, merge="fixed", layers=3, cgmlp_weights=(0.3, 0.0, 1.0)),
-    "causal": replace(LEARNED, convolution="causal", relative=False),
+    "causal": replace(LEARNED, convolution="causal", positions="none"),
     "enhanced": ENHANCED,
     "causal, single": replace(ENHANCED, convolution="causal", feed_forward="single"),
     "8x, none": replace(ENHANCED, subsampling=8, feed_forward="none", **ESPNET),

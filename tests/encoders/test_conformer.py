@@ -53,6 +53,7 @@ def test_any_field_may_be_given_another_value() -> None:
         ({"heads": 3}, r"encoder\.heads: 3 do not divide encoder\.dim, 256"),
         ({"chunks": (Chunk(0, 4),)}, r"encoder\.chunks"),
         ({"chunks": (Chunk(4, -4),)}, r"encoder\.chunks"),
+        ({"positions": "legacy"}, r"encoder\.positions: legacy ones.*leave encoder\.chunks empty"),
     ],
 )
 def test_what_cannot_be(change: dict[str, Any], message: str) -> None:
@@ -65,7 +66,10 @@ VARIANTS: dict[str, EncoderConfig] = {
     "espnet": replace(
         SMALL, subsampling_padding="valid", norm="batch", norm_out=True, scale_input=True, norm_epsilon=1e-12
     ),
-    "plain": replace(SMALL, relative=False, activation="relu"),
+    "plain": replace(SMALL, positions="none", activation="relu"),
+    "absolute": replace(
+        SMALL, positions="absolute", macaron=False, subsampling=6, subsampling_padding="valid"
+    ),
 }
 
 
@@ -82,7 +86,7 @@ def test_chunks_give_what_the_masked_whole_gives(variant: str, chunk: Chunk) -> 
     size, bytes_held = state_bytes(state), state_bytes(encoder.init_state(3, chunk))
     outputs, total, at = [], torch.zeros_like(lens), 0
     while at < 150 + encoder.lookahead:
-        frames = chunk.frames * 4 + (encoder.lookahead if at == 0 else 0)
+        frames = chunk.frames * encoder.subsampling + (encoder.lookahead if at == 0 else 0)
         piece = x[:, at : at + frames]
         piece = nn.functional.pad(piece, (0, 0, 0, frames - piece.shape[1]))
         y, y_lens, state = encoder.step(piece, (lens - at).clamp(0, frames), state, chunk)

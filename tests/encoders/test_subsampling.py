@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from asr.encoders import FULL_CONTEXT, Chunk
 from asr.encoders.subsampling import Subsampling
+from asr.errors import ConfigError
 from asr.state import stack
 
 PADDINGS = ["same", "causal", "valid"]
@@ -30,7 +31,9 @@ def by_torch(layer: Subsampling, x: Tensor, padding: str) -> Tensor:
     y = x[:, None]
     for stage in layer._stages():
         c = stage.convolution
-        y = F.conv2d(F.pad(y, (before, after, before, after)), c.weight, c.bias, 2, groups=c.groups)
+        y = F.conv2d(
+            F.pad(y, (before, after, before, after)), c.weight, c.bias, stage.stride, groups=c.groups
+        )
         if isinstance(stage.pointwise, torch.nn.Linear):
             y = F.conv2d(y, stage.pointwise.weight[:, :, None, None], stage.pointwise.bias)
         y = y.relu()
@@ -55,10 +58,46 @@ def test_the_whole_is_torchs(padding: str, factor: int, separable: bool, frames:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("factor", [4, 8])
+@pytest.mark.parametrize(
+    ("factor", "kernels", "strides", "lookahead"),
+    [(2, [3, 3], [2, 1], 5), (4, [3, 3], [2, 2], 3), (6, [3, 5], [2, 3], 5), (8, [3] * 3, [2] * 3, 7)],
+)
+@pytest.mark.parametrize("frames", [95, 96, 97, 98, 99, 100])
+def test_espnets_stages(
+    factor: int, kernels: list[int], strides: list[int], lookahead: int, frames: int
+) -> None:
+    """conv2d2, conv2d, conv2d6 and conv2d8; how many frames they make is ESPnet's cut of its mask."""
+    layer = front(factor, "valid", False)
+    stages = layer._stages()
+    assert [stage.convolution.kernel_size for stage in stages] == [(kernel, kernel) for kernel in kernels]
+    assert [stage.convolution.stride for stage in stages] == [(stride, stride) for stride in strides]
+    assert layer.lookahead == lookahead
+    mask = torch.ones(frames)
+    for kernel, stride in zip(kernels, strides, strict=True):
+        mask = mask[: 1 - kernel : stride]
+    x = torch.randn(1, frames, FEATURES, dtype=torch.float64)
+    y, lens, _ = layer(
+        layer.whole(x, FULL_CONTEXT), torch.tensor([frames]), layer.init_state(1), FULL_CONTEXT
+    )
+    expected = by_torch(layer, x, "valid")
+    assert int(lens) == layer.frames(frames) == expected.shape[1] == len(mask)
+    torch.testing.assert_close(y[:, : int(lens)], expected, atol=1e-12, rtol=0)
+
+
+def test_padded_stages_all_have_stride_2() -> None:
+    with pytest.raises(
+        ConfigError, match=r"encoder\.subsampling: 6 needs encoder\.subsampling_padding: valid"
+    ):
+        front(6, "same", False)
+
+
+STEPS = [*((factor, padding) for factor in (4, 8) for padding in PADDINGS), (2, "valid"), (6, "valid")]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("factor", "padding"), STEPS)
 @pytest.mark.parametrize("size", [1, 3])
-def test_steps_are_the_whole(padding: str, factor: int, size: int) -> None:
+def test_steps_are_the_whole(factor: int, padding: str, size: int) -> None:
     layer, chunk = front(factor, padding, True), Chunk(size)
     lens = torch.tensor([149, 120, 31, 7])
     x = torch.randn(4, 149, FEATURES, dtype=torch.float64)

@@ -1,10 +1,13 @@
 """ESPnet's encoders on random weights: writes tests/golden/espnet-*.
 
 In an environment with torch, and espnet==202511 and typeguard installed without their dependencies:
-    PYTHONPATH=. python tools/golden/from_espnet.py
+    PYTHONPATH=. python tools/golden/from_espnet.py                    # all
+    PYTHONPATH=. python tools/golden/from_espnet.py conformer-legacy   # some
 """
 
 from __future__ import annotations
+
+import sys
 
 import espnet
 import torch
@@ -43,6 +46,7 @@ E_BRANCHFORMER = {
     "macaron_ffn": True,
     "merge_conv_kernel": 5,
 }
+ABSOLUTE = {"pos_enc_layer_type": "abs_pos", "input_layer": "conv2d6", "num_blocks": 2}
 CASES = {
     "conformer": (ConformerEncoder, "conformer", COMMON | CONFORMER),
     "branchformer": (BranchformerEncoder, "branchformer", COMMON | CGMLP | {"merge_method": "concat"}),
@@ -64,8 +68,31 @@ CASES = {
         "e_branchformer",
         COMMON | CGMLP | {"use_ffn": False, "input_layer": "conv2d8", "merge_conv_kernel": 3},
     ),
+    "conformer-legacy": (ConformerEncoder, "conformer", COMMON | CONFORMER | {"rel_pos_type": "legacy"}),
+    "conformer-absolute": (
+        ConformerEncoder,
+        "conformer",
+        COMMON
+        | CONFORMER
+        | ABSOLUTE
+        | {"selfattention_layer_type": "selfattn", "macaron_style": False, "activation_type": "relu"},
+    ),
+    "branchformer-legacy": (
+        BranchformerEncoder,
+        "branchformer",
+        COMMON | CGMLP | {"rel_pos_type": "legacy", "input_layer": "conv2d2", "num_blocks": 2},
+    ),
+    "e-branchformer-absolute": (
+        EBranchformerEncoder,
+        "e_branchformer",
+        COMMON
+        | CGMLP
+        | E_BRANCHFORMER
+        | ABSOLUTE
+        | {"attention_layer_type": "selfattn", "macaron_ffn": False},
+    ),
 }
-SEEDS = (0, 3, 4, 5, 6, 7)
+SEEDS = (0, *range(3, 12))
 ABOUT = """{kind} of ESPnet {version} (Apache 2.0) on random weights, and its CTC layer, in eval mode and full context.
 
 - `model.safetensors`: the tensors under their names in an ESPnet checkpoint (`valid.acc.ave.pth`).
@@ -93,6 +120,8 @@ def run(model: Whole, x: Tensor, lens: Tensor) -> dict[str, Tensor]:
 @torch.inference_mode()
 def main() -> None:
     for seed, (name, (kind, key, conf)) in zip(SEEDS, CASES.items(), strict=True):
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         model = Whole(kind(BINS, **conf), CTC(len(TOKENS), conf["output_size"])).eval()
         randomise(model, seed)
         x, lens = features(seed)

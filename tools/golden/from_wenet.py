@@ -1,11 +1,15 @@
-"""WeNet's streaming Conformer on random weights: writes tests/golden/wenet-conformer.
+"""WeNet's Conformers on random weights: writes tests/golden/wenet-conformer*.
 
 WeNet is not on PyPI: put a checkout (commit 0154696, December 2025) on the path of an environment with torch, and
-take out its imports of audio libraries and of Whisper (wenet/__init__.py, wenet/utils/common.py), unused here.
-    PYTHONPATH=.:WENET python tools/golden/from_wenet.py
+take out its imports of audio libraries and of Whisper (wenet/__init__.py, wenet/utils/common.py), unused here; with
+torch 2.13, models/squeezeformer/conv2d.py must take Union and Optional from typing.
+    PYTHONPATH=.:WENET python tools/golden/from_wenet.py                     # all
+    PYTHONPATH=.:WENET python tools/golden/from_wenet.py conformer-offline   # some
 """
 
 from __future__ import annotations
+
+import sys
 
 import torch
 from common import BINS, features, randomise, write
@@ -37,7 +41,34 @@ CONFIG = {
     "cnn_module_norm": "layer_norm",
     "use_dynamic_left_chunk": False,
 }
-ABOUT = f"""ConformerEncoder of WeNet (Apache 2.0, commit {COMMIT}) as `train_u2++_conformer.yaml` has it, on
+OFFLINE = {
+    "causal": False,
+    "use_dynamic_chunk": False,
+    "cnn_module_norm": "batch_norm",
+    "cnn_module_kernel": 7,
+    "input_layer": "conv2d6",
+    "num_blocks": 2,
+}
+ABSOLUTE = {
+    "pos_enc_layer_type": "abs_pos",
+    "selfattention_layer_type": "selfattn",
+    "macaron_style": False,
+    "activation_type": "relu",
+    "cnn_module_norm": "batch_norm",
+    "static_chunk_size": 4,
+    "use_dynamic_chunk": False,
+    "num_blocks": 2,
+}
+CASES = {
+    "conformer": ({}, "as `train_u2++_conformer.yaml` has it", CHUNKS),
+    "conformer-offline": (OFFLINE, "as its `train_conformer.yaml` have it, subsampled by 6", ()),
+    "conformer-absolute": (
+        ABSOLUTE,
+        "with absolute positions, batch norm, a static chunk and no macaron",
+        CHUNKS[:1],
+    ),
+}
+ABOUT = """ConformerEncoder of WeNet (Apache 2.0, commit {commit}), {which}, on
 random weights, with its global CMVN and CTC layer, in eval mode.
 
 - `model.safetensors`: the tensors under their names in a WeNet checkpoint (`final.pt`).
@@ -67,20 +98,22 @@ def run(model: Whole, x: Tensor, lens: Tensor, chunk: int = -1, left: int = -1) 
 
 
 @torch.inference_mode()
-def main() -> None:
+def golden(name: str, seed: int) -> None:
+    changes, which, chunks = CASES[name]
+    conf = CONFIG | changes
     cmvn = GlobalCMVN(torch.zeros(BINS), torch.ones(BINS))
-    encoder = ConformerEncoder(BINS, global_cmvn=cmvn, **CONFIG)
+    encoder = ConformerEncoder(BINS, global_cmvn=cmvn, **conf)
     model = Whole(encoder, CTC(len(UNITS), encoder.output_size())).eval()
     table = encoder.embed.pos_enc.pe.clone()
-    randomise(model, 0)
+    randomise(model, seed)
     cmvn.istd.copy_(0.5 + cmvn.istd.abs())
     encoder.embed.pos_enc.pe.copy_(table)
-    x, lens = features(0)
+    x, lens = features(seed)
     values = {"features": x, "feature_lens": lens, **run(model, x, lens)}
     for i, length in enumerate(lens.tolist()):
         for k, y in run(model, x[i : i + 1, :length], lens[i : i + 1]).items():
             values[f"alone.{i}.{k}"] = y
-    for chunk, left in CHUNKS:
+    for chunk, left in chunks:
         for k, y in run(model, x, lens, chunk, left).items():
             values[f"chunk{chunk}_left{left}.{k}"] = y
         y, _ = encoder.forward_chunk_by_chunk(x[:1], chunk, left)
@@ -90,7 +123,7 @@ def main() -> None:
         "input_dim": BINS,
         "output_dim": len(UNITS),
         "encoder": "conformer",
-        "encoder_conf": CONFIG,
+        "encoder_conf": conf,
         "ctc": "ctc",
         "ctc_conf": {"ctc_blank_id": 0},
         "tokenizer": "char",
@@ -101,8 +134,11 @@ def main() -> None:
         "dataset_conf": {"fbank_conf": {"num_mel_bins": BINS, "frame_shift": 10, "frame_length": 25}},
         "units": UNITS,
     }
-    write("wenet-conformer", weights=weights, values=values, config=config, about=ABOUT)
+    about = ABOUT.format(commit=COMMIT, which=which)
+    write(f"wenet-{name}", weights=weights, values=values, config=config, about=about)
 
 
 if __name__ == "__main__":
-    main()
+    for number, one in enumerate(CASES):
+        if not sys.argv[1:] or one in sys.argv[1:]:
+            golden(one, number)

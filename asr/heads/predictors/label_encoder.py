@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asr.encoders.attention import AttentionState, Context, RelativePositions
+from asr.encoders.attention import AttentionState, Context
 from asr.encoders.base import Chunk
 from asr.encoders.feed_forward import Activation
+from asr.encoders.positions import RelativePositions
 from asr.encoders.transformer import TransformerBlock, TransformerConfig
 from asr.errors import ConfigError
 from asr.search.emission import BLANK
