@@ -17,8 +17,8 @@ from websockets.exceptions import InvalidStatus
 from asr.errors import ConfigError
 from streaming.protocols import Limits
 from streaming.server import Server, Settings
-from tests.streaming.serving import END, START, TALK, WANTED, finals, s16le, serve, talk, until
-from tests.streaming.toy_engine import ToyEngine
+from tests.streaming.serving import END, START, TALK, WANTED, finals, serve, talk, until
+from tests.streaming.toy_engine import ToyEngine, s16le
 
 PATH = "/v1/audio/transcriptions"
 
