@@ -14,6 +14,7 @@ from asr.convert.variants import settle
 from asr.convert.vocabulary import characters, pieces_of, subwords
 from asr.encoders import Chunk, ConformerConfig, EncoderConfig, FastConformerConfig, SqueezeformerConfig
 from asr.encoders.norm import Norm
+from asr.encoders.positions import Positions
 from asr.errors import BundleError
 from asr.features import FeaturesConfig
 from asr.heads import CTCConfig
@@ -68,8 +69,10 @@ SQUEEZED = COMMON | {
     "subsampling": "dw_striding", "adaptive_scale": True, "time_reduce_idx": None, "time_recovery_idx": None
 }  # fmt: skip
 NORMS: dict[str, Norm] = {"batch_norm": "batch", "layer_norm": "layer"}
+POSITIONS: dict[str, Positions] = {"rel_pos": "relative", "abs_pos": "absolute"}
 SUPPORTED = {"self_attention_model": ("rel_pos",), "conv_norm_type": tuple(NORMS)}
 SUPPORTED_FORMS = SUPPORTED | {
+    "self_attention_model": tuple(POSITIONS),
     "subsampling": ("striding", "dw_striding"), "subsampling_factor": (2, 4, 8), "reduction": (None,),
     "att_context_style": ("regular", "chunked_limited"), "conv_context_style": ("regular",), "use_bias": (True, False),
 }  # fmt: skip
@@ -115,6 +118,11 @@ def _blank_first(name: str, tensor: Tensor) -> Tensor:
 
 def _encoder(conf: Mapping[str, Any]) -> tuple[EncoderConfig, tuple[Rule, ...]]:
     kind = str(conf.get("_target_")).rsplit(".", 1)[-1]
+    if conf.get("self_attention_model") == "rel_pos_local_attn":
+        raise BundleError(
+            "encoder.self_attention_model: rel_pos_local_attn has no counterpart here; its weights are those of "
+            'rel_pos: in NeMo, change_attention_model("rel_pos") and save_to a new archive'
+        )
     match kind:
         case "ConformerEncoder":
             return _conformer(settle(conf, FORMS, SUPPORTED_FORMS, "encoder"))
@@ -159,6 +167,7 @@ def _conformer(c: Mapping[str, Any]) -> tuple[EncoderConfig, tuple[Rule, ...]]:
         subsampling_separable=separable,
         convolution="causal" if causal else "chunk",
         chunks=_chunks(c),
+        positions=POSITIONS[c["self_attention_model"]],
         bias=c["use_bias"],
     )
     return config, (*_front(separable), *CONFORMER)

@@ -17,6 +17,8 @@ from asr.model import Model
 from convert import peers
 
 CHUNKS = (Chunk(4, 8), Chunk(2, 6), Chunk(1, 4))
+STREAMED = ["fast-conformer-streaming", "conformer-streaming"]
+OFFLINE = ["conformer", "conformer-absolute", "fast-conformer", "squeezeformer"]
 PREPROCESSOR = {"preprocessor.featurizer.window": torch.zeros(400)}
 
 
@@ -40,25 +42,23 @@ def converted(folder: Path, name: str) -> Model:
     return bundle.load(result.model.save(folder / "bundle"))
 
 
-@pytest.mark.parametrize("name", ["conformer", "fast-conformer", "fast-conformer-streaming", "squeezeformer"])
+@pytest.mark.parametrize("name", [*STREAMED, *OFFLINE])
 def test_full_context(name: str, tmp_path: Path) -> None:
     peers.assert_alone(converted(tmp_path, name), peers.values(f"nemo-{name}"), blank_last=True)
 
 
-def test_chunks_and_caches(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", STREAMED)
+def test_chunks_and_caches(name: str, tmp_path: Path) -> None:
     """NeMo's own first steps of one frame depart from its mask (its cache begins with frames of zeros): ours do not."""
-    model, golden = (
-        converted(tmp_path, "fast-conformer-streaming"),
-        peers.values("nemo-fast-conformer-streaming"),
-    )
+    model, golden = converted(tmp_path, name), peers.values(f"nemo-{name}")
     assert set(model.encoder.chunk_sizes) > set(CHUNKS)
     for chunk in CHUNKS:
-        name = f"chunk{chunk.frames}_left{chunk.left}.encoder_out"
+        whole = f"chunk{chunk.frames}_left{chunk.left}.encoder_out"
         y, y_lens = peers.masked(model, golden["features"], golden["feature_lens"], chunk)
         for i, length in enumerate(y_lens.tolist()):
-            peers.assert_close(y[i, :length], golden[name][i, :length])
+            peers.assert_close(y[i, :length], golden[whole][i, :length])
         ours = peers.streamed(model, golden["features"][:1], chunk)
-        peers.assert_close(ours, golden[name if chunk.frames == 1 else name.replace("chunk", "stream")][:1])
+        peers.assert_close(ours, golden[whole if chunk.frames == 1 else whole.replace("chunk", "stream")][:1])
 
 
 def test_the_frame_that_nemo_counts_more(tmp_path: Path) -> None:
@@ -80,8 +80,17 @@ def test_the_tokenizer_has_the_blank_first(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_converted_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="rel_pos_local_attn.*no counterpart"):
+    with pytest.raises(BundleError, match="rel_pos_local_attn.*no counterpart.*change_attention_model"):
         nemo.convert(checkpoint(tmp_path, "conformer", self_attention_model="rel_pos_local_attn"))
+    for key, value in {
+        "conv_norm_type": "fused_batch_norm",
+        "subsampling": "vggnet",
+        "reduction": "pooling",
+    }.items():
+        with pytest.raises(BundleError, match=f"encoder.{key}: {value!r} has no counterpart"):
+            nemo.convert(checkpoint(tmp_path, "conformer", **{key: value}))
+    with pytest.raises(BundleError, match=r"att_context_size: \[8, 3\] of style regular has no counterpart"):
+        nemo.convert(checkpoint(tmp_path, "conformer", att_context_size=[8, 3]))
     with pytest.raises(BundleError, match="_target_: Longformer has no counterpart"):
         nemo.convert(checkpoint(tmp_path, "conformer", _target_="some.Longformer"))
     with pytest.raises(BundleError, match="nothing for encoder.blocks.3.*more"):

@@ -1,4 +1,4 @@
-"""The encoders of NeMo and ESPnet in the shapes of ours, for `encoders.py`; those that can be imported."""
+"""The encoders of NeMo, ESPnet and icefall in the shapes of ours, for `encoders.py`; those that can be imported."""
 
 from __future__ import annotations
 
@@ -94,7 +94,68 @@ class Nemo(Peer):
         return step
 
 
+class Icefall(Peer):
+    """Zipformer and the embedding in front of it; its frames come at 50 Hz."""
+
+    def __init__(self, layers: tuple[int, ...], dims: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+        from subsampling import Conv2dSubsampling
+        from zipformer import Zipformer2
+
+        self.front = Conv2dSubsampling(in_channels=BINS, out_channels=dims[0]).eval()
+        self.encoder = Zipformer2(
+            output_downsampling_factor=2,
+            downsampling_factor=(1, 2, 4, 8, 4, 2),
+            encoder_dim=dims,
+            num_encoder_layers=layers,
+            encoder_unmasked_dim=tuple(min(192 if dim <= 256 else 256, dim) for dim in dims),
+            query_head_dim=(32,),
+            pos_head_dim=(4,),
+            value_head_dim=(12,),
+            pos_dim=48,
+            num_heads=(4, 4, 4, 8, 4, 4),
+            feedforward_dim=hidden,
+            cnn_module_kernel=(31, 31, 15, 15, 15, 31),
+            causal=True,
+            chunk_size=(-1,),
+            left_context_frames=(-1,),
+        ).eval()
+        super().__init__(torch.nn.ModuleList([self.front, self.encoder]))
+
+    def whole(self, x: Tensor, lens: Tensor) -> Tensor:
+        y, lens = self.front(x, lens)
+        hidden = torch.arange(y.shape[1]) >= lens[:, None]
+        y = self.encoder(y.transpose(0, 1), lens, hidden)[0]
+        return y
+
+    limited = whole
+
+    def stepper(self, batch: int, milliseconds: int) -> Callable[[], object]:
+        chunk, left = milliseconds // 20, LEFT_MS // 20
+        frames = 2 * chunk + 13  # what the embedding sees beyond the chunk
+        x, lens = torch.randn(batch, frames, BINS), torch.full((batch,), frames)
+        hidden = torch.zeros(batch, left + chunk, dtype=torch.bool)
+        self.encoder.chunk_size, self.encoder.left_context_frames = (chunk,), (left,)
+        pad, states = self.front.get_init_states(batch), self.encoder.get_init_states(batch)
+
+        def step() -> Any:
+            self.encoder.chunk_size, self.encoder.left_context_frames = (chunk,), (left,)
+            y, y_lens, _ = self.front.streaming_forward(x, lens, pad)
+            found = self.encoder.streaming_forward(y.transpose(0, 1), y_lens, states, hidden)
+            self.encoder.chunk_size, self.encoder.left_context_frames = (-1,), (-1,)
+            return found
+
+        return step
+
+
 LEFT_MS = 2560
+
+
+def _zipformer() -> Peer:
+    return Icefall((2,) * 6, (192, 256, 256, 256, 256, 256), (512, 768, 768, 768, 768, 768))
+
+
+def _zipformer_m() -> Peer:
+    return Icefall((2, 2, 3, 4, 3, 2), (192, 256, 384, 512, 384, 256), (512, 768, 1024, 1536, 1024, 768))
 
 
 def _conformer() -> Peer:
@@ -155,6 +216,8 @@ def _espnet_conformer() -> Peer:
 
 
 PEERS: dict[str, Callable[[], Peer]] = {
+    "zipformer (icefall)": _zipformer,
+    "m_zipformer (icefall)": _zipformer_m,
     "conformer (NeMo)": _conformer,
     "conformer (ESPnet)": _espnet_conformer,
     "fast_conformer (NeMo)": _fast_conformer,

@@ -1,16 +1,19 @@
-"""All encoders at about 30 M parameters, side by side; beside them the same shapes of NeMo and ESPnet, if importable.
+"""All encoders at about 30 M parameters and Zipformer-M, side by side; beside them the same shapes of NeMo, ESPnet and
+icefall, where they can be imported.
 
     python tools/bench/encoders.py                       # all that there is
     python tools/bench/encoders.py --quick conformer     # a minute; kinds that begin with "conformer"
     PYTHONPATH=. PEER_ENVIRONMENT/bin/python tools/bench/encoders.py
 
-It needs nothing but torch, so that it runs in an environment where a peer is installed, too. Columns: parameters;
+It needs nothing but torch, so that it runs in an environment where a peer is installed, too; icefall's
+egs/librispeech/ASR/zipformer must be on the path, and k2. Columns: parameters;
 real-time factor of a forward pass in full context; seconds of forward and backward; milliseconds of a step with 2.56 s
 of left context, for chunks of 320 and 640 ms and some batches; megabytes that a forward pass of some minutes takes
 beside the model, ours in chunks of 640 ms, a peer's as it is.
 
 One round after another measures all encoders in turn, and the best of the rounds counts: machines are noisy, and what
-is compared must have been measured at the same time. Quote ratios.
+is compared must have been measured at the same time. Seconds are the processor's, which are those of the clock on an
+idle machine with one thread. Below the table stand the ratios of ours to each peer of its shape: quote these.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ CONFIGS: dict[str, EncoderConfig] = {
     "e_branchformer": EBranchformerConfig(size="m"),
     "squeezeformer": SqueezeformerConfig(size="sm"),
     "transformer": TransformerConfig(size="m"),
+    "m_zipformer": ZipformerConfig(size="m"),
 }
 ROOM = 8 << 30  # bytes that a pass may take beside the model
 
@@ -91,9 +95,9 @@ def candidates(prefix: str) -> dict[str, Callable[[], Peer]]:
 
 
 def seconds(f: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     f()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def forward_backward(peer: Peer, x: Tensor, lens: Tensor) -> None:
@@ -171,14 +175,37 @@ def table(
     rows = [
         ["encoder", "M", f"rtf {options.forward} s", f"train {several}x{of} s", *(f"{s} ms" for s in steps)]
     ]
-    rows[0] += [f"{minutes} min MB" for minutes in options.minutes]
+    minutes = () if options.no_memory else options.minutes
+    rows[0] += [f"{m} min MB" for m in minutes]
     for name, peer in peers.items():
         found: dict[str, Any] = best[name]
         millions = sum(p.numel() for p in peer.module.parameters()) / 1e6
         row = [name, f"{millions:.1f}", f"{found['forward'] / options.forward:.4f}", f"{found['train']:.2f}"]
         row += [f"{1000 * found[s]:.1f}" if s in found else "-" for s in steps]
-        rows.append(row + [megabytes(name, minutes) for minutes in options.minutes])
+        rows.append(row + [megabytes(name, m) for m in minutes])
     return rows
+
+
+def ratios(best: dict[str, dict[str, float]]) -> list[list[str]]:
+    """Of ours to each peer of the same shape, column by column; below 1, ours takes less."""
+    headings = list(next(iter(best.values())))
+    rows = [["ours / peer", *headings]]
+    for name, theirs in best.items():
+        ours = best.get(name.split()[0], {})
+        if name in PEERS and ours:
+            rows.append(
+                [name, *(f"{ours[key] / theirs[key]:.2f}" if key in theirs else "-" for key in headings)]
+            )
+    return rows if len(rows) > 1 else []
+
+
+def show(rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
+    for row in rows:
+        print(
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        )
 
 
 def main() -> None:
@@ -188,6 +215,7 @@ def main() -> None:
     parser.add_argument("kinds", nargs="?", default="", help="only those that begin so")
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-memory", action="store_true", help="without the columns of memory")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory", type=int, metavar="MINUTES", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -206,13 +234,9 @@ def main() -> None:
             peers[name] = make()
         except (ImportError, AttributeError) as error:
             print(f"{name}: left out ({type(error).__name__}: {error})")
-    rows = table(peers, measure(peers, options), options)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print(
-            row[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-        )
+    best = measure(peers, options)
+    show(table(peers, best, options))
+    show(ratios(best))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 In an environment with torch and nemo_toolkit[asr]==3.0.0; for Squeezeformer, which 3.0 has no more, 2.7.3:
     PYTHONPATH=. python tools/golden/from_nemo.py conformer fast-conformer fast-conformer-streaming
     PYTHONPATH=. python tools/golden/from_nemo.py squeezeformer
+    PYTHONPATH=. python tools/golden/from_nemo.py conformer-streaming conformer-absolute
 """
 
 from __future__ import annotations
@@ -59,6 +60,21 @@ STREAMING = FAST | {
     "conv_norm_type": "layer_norm",
     "conv_context_size": "causal",
 }
+STREAMING_CONFORMER = STREAMING | {
+    "subsampling": "striding",
+    "subsampling_factor": 4,
+    "subsampling_conv_channels": -1,
+    "n_layers": 2,
+    "untie_biases": False,
+    "xscaling": False,
+    "conv_kernel_size": 7,
+}
+ABSOLUTE = CONFORMER | {
+    "self_attention_model": "abs_pos",
+    "subsampling_factor": 8,
+    "n_layers": 2,
+    "conv_norm_type": "layer_norm",
+}
 SQUEEZEFORMER = COMMON | {
     "n_layers": 5,
     "subsampling": "dw_striding",
@@ -85,11 +101,13 @@ ABOUT = """{kind} of NeMo {version} (Apache 2.0) on random weights, and its CTC 
 Written by `tools/golden/from_nemo.py`."""
 STREAMS = """- `chunkC_leftL.*`: masked to chunks of C frames with L frames before them (att_context_size [L, C - 1]);
   `streamC_leftL.encoder_out`: the first utterance step by step with caches, as NeMo's streaming buffer cuts it:
-  1 + 8 (C - 1) frames, then 8 C at a time with the 9 before them. These 9 begin as zeros, whose first convolution is
-  its bias: so `stream1_left4` departs from `chunk1_left4` by up to 0.04, the others do not depart from theirs.
+  1 + R (C - 1) frames, R the subsampling, then R C at a time with the R + 1 before them. These begin as zeros, whose
+  first convolution is its bias: so `stream1_left4` departs from `chunk1_left4`, the others do not depart from theirs.
 - `tail.*`: an utterance of 203 frames under the first context: NeMo's causal subsampling counts a frame more, which
   sees nothing but the last inputs and zeros.
-- `decoder_in` (B, S), `decoder_out`, `joint_logits` (B, U, S + 1, V): the transducer's, over `encoder_out`.
+"""
+TRANSDUCER = """- `decoder_in` (B, S), `decoder_out`, `joint_logits` (B, U, S + 1, V): the transducer's, over
+  `encoder_out`.
 """
 
 
@@ -219,15 +237,21 @@ def description(kind: str, encoder: dict[str, Any], *, hybrid: bool) -> dict[str
 
 @torch.inference_mode()
 def golden(name: str, seed: int) -> None:
-    streaming = name == "fast-conformer-streaming"
+    streaming, hybrid = name.endswith("streaming"), name == "fast-conformer-streaming"
     if name == "squeezeformer":
         from nemo.collections.asr.modules import SqueezeformerEncoder as Kind
 
         conf = SQUEEZEFORMER
     else:
         Kind = ConformerEncoder
-        conf = {"conformer": CONFORMER, "fast-conformer": FAST, "fast-conformer-streaming": STREAMING}[name]
-    model = Whole(Kind(**conf), hybrid=streaming).eval()
+        conf = {
+            "conformer": CONFORMER,
+            "conformer-absolute": ABSOLUTE,
+            "conformer-streaming": STREAMING_CONFORMER,
+            "fast-conformer": FAST,
+            "fast-conformer-streaming": STREAMING,
+        }[name]
+    model = Whole(Kind(**conf), hybrid=hybrid).eval()
     randomise(model, seed)
     x, lens = features(seed, STREAMED_LENS if streaming else LENS)
     values: dict[str, Tensor] = {"features": x, "feature_lens": lens}
@@ -238,14 +262,15 @@ def golden(name: str, seed: int) -> None:
     for i, length in enumerate(lens.tolist()):
         for k, y in run(model, x[i : i + 1, :length], lens[i : i + 1]).items():
             values[f"alone.{i}.{k}"] = y
-    if streaming:
+    if hybrid:
         values |= transducer_values(model, values["encoder_out"])
     about = ABOUT.format(
         kind=Kind.__name__, version=nemo.__version__,
-        more=" and transducer" if streaming else "", rest=STREAMS if streaming else "",
+        more=" and transducer" if hybrid else "",
+        rest=(STREAMS if streaming else "") + (TRANSDUCER if hybrid else ""),
     )  # fmt: skip
     weights = {k: v for k, v in model.state_dict().items() if not k.startswith("ctc.")}
-    config = description(Kind.__name__, conf, hybrid=streaming)
+    config = description(Kind.__name__, conf, hybrid=hybrid)
     write(f"nemo-{name}", weights=weights, values=values, config=config, about=about)
 
 
