@@ -16,6 +16,7 @@ import torch
 
 from asr import audio
 from asr.audio import HOP, SAMPLE_RATE
+from asr.edges import edges, loudness, sounding
 from asr.encoders import FULL_CONTEXT
 from asr.errors import AudioError, ConfigError, DataError
 from asr.heads import CTC
@@ -28,7 +29,7 @@ from asr.transcript import Transcript, Word
 if TYPE_CHECKING:
     from asr.model import Model
 
-__all__ = ["align", "align_files", "spell", "to_ctm", "to_textgrid"]
+__all__ = ["Alignment", "Spelling", "align", "align_batch", "align_files", "spell", "to_ctm", "to_textgrid"]
 
 Audio = str | Path | np.ndarray
 
@@ -40,6 +41,14 @@ class Spelling:
     words: tuple[str, ...]
     tokens: tuple[int, ...]
     word: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Words in time, and the frames of the tokens that they are made of."""
+
+    words: tuple[Word, ...]
+    spans: tuple[Span, ...]
 
 
 def align(model: Model, source: Audio, text: str) -> Transcript:
@@ -118,6 +127,19 @@ def _writable(character: str, tokenizer: Tokenizer) -> bool:
 
 
 @torch.inference_mode()
+def align_batch(
+    model: Model, samples: Tensor, lens: Tensor, spelt: Sequence[Spelling]
+) -> list[Alignment | None]:
+    """(B, S) samples, zeros behind each one's length (B,), and their texts; None where a text does not fit."""
+    y, y_lens = model.encode(*model.flushed(samples, lens), FULL_CONTEXT)
+    found = viterbi(_ctc(model).log_probabilities(y), y_lens, [spelling.tokens for spelling in spelt])
+    heard = [loudness(row[:n].cpu().numpy()) for row, n in zip(samples, lens.tolist(), strict=True)]
+    return [
+        None if spans is None else _alignment(model, spelling, spans, decibels, n / SAMPLE_RATE)
+        for spans, spelling, decibels, n in zip(found, spelt, heard, lens.tolist(), strict=True)
+    ]
+
+
 def _together(
     model: Model, batch: Sequence[tuple[np.ndarray, Spelling]]
 ) -> list[Transcript | AudioError | DataError]:
@@ -127,12 +149,10 @@ def _together(
     padded = torch.zeros(len(batch), max(1, int(lens.max())))
     for row, (samples, _) in zip(padded, batch, strict=True):
         row[: len(samples)] = torch.from_numpy(samples)
-    y, y_lens = model.encode(*model.flushed(padded.to(device), lens.to(device)), FULL_CONTEXT)
-    scores = _ctc(model).log_probabilities(y)
-    found = viterbi(scores, y_lens, [spelt.tokens for _, spelt in batch])
+    found = align_batch(model, padded.to(device), lens.to(device), [spelt for _, spelt in batch])
     return [
-        DataError(_MISFIT) if spans is None else _transcript(model, spelt, spans, len(samples))
-        for spans, (samples, spelt) in zip(found, batch, strict=True)
+        DataError(_MISFIT) if alignment is None else Transcript(alignment.words, len(samples) / SAMPLE_RATE)
+        for alignment, (samples, _) in zip(found, batch, strict=True)
     ]
 
 
@@ -145,17 +165,22 @@ def _long(model: Model, source: Audio, spelt: Spelling) -> Transcript | AudioErr
     encoder: Any = model.encoder.init_state(1, chunk)
     pieces = [source] if isinstance(source, np.ndarray) else audio.blocks(source)
     windows, total = Windows(spelt.tokens), -model.flush_samples
+    heard: list[np.ndarray] = []
     try:
         for samples, real in steps(model, pieces, chunk, None):
             lens = torch.tensor([real], device=device)
             x, features = model.features.step(torch.from_numpy(samples)[None].to(device), features)
             y, y_lens, encoder = model.encoder.step(x, -(-lens // HOP), encoder, chunk)
             windows.push(_ctc(model).log_probabilities(y)[0, : int(y_lens)].cpu())
+            heard.append(loudness(samples[:real]))
             total += real
     except AudioError as error:
         return error
-    spans = windows.finish()
-    return DataError(_MISFIT) if spans is None else _transcript(model, spelt, spans, total)
+    spans, duration = windows.finish(), total / SAMPLE_RATE
+    if spans is None:
+        return DataError(_MISFIT)
+    decibels = np.concatenate(heard)[: total // HOP]
+    return Transcript(_alignment(model, spelt, spans, decibels, duration).words, duration)
 
 
 _MISFIT = "the text does not fit the audio: it has more tokens than the audio can hold, or belongs to another recording"
@@ -166,16 +191,21 @@ def _ctc(model: Model) -> CTC:
     return head
 
 
-def _transcript(model: Model, spelt: Spelling, spans: Sequence[Span], samples: int) -> Transcript:
-    duration = samples / SAMPLE_RATE
-    words = []
-    for number, text in enumerate(spelt.words):
-        own = [span for span, word in zip(spans, spelt.word, strict=True) if word == number]
-        start = min(round(own[0].begin * model.frame_seconds, 3), duration)
-        end = min(round(own[-1].end * model.frame_seconds, 3), duration)
-        confidence = float(np.exp(np.mean([span.log_probability for span in own])))
-        words.append(Word(text, start, end, confidence))
-    return Transcript(tuple(words), duration)
+def _alignment(
+    model: Model, spelt: Spelling, spans: Sequence[Span], decibels: np.ndarray, duration: float
+) -> Alignment:
+    of_words: list[list[Span]] = [[] for _ in spelt.words]
+    for span, word in zip(spans, spelt.word, strict=True):
+        of_words[word].append(span)
+    seconds = model.frame_seconds
+    times = edges(
+        [(own[0].begin * seconds, own[-1].end * seconds) for own in of_words], sounding(decibels), duration
+    )
+    words = [
+        Word(text, start, end, float(np.exp(np.mean([span.log_probability for span in own]))))
+        for text, (start, end), own in zip(spelt.words, times, of_words, strict=True)
+    ]
+    return Alignment(tuple(words), tuple(spans))
 
 
 def to_ctm(transcript: Transcript, name: str, *, channel: int = 1) -> str:

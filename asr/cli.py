@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from asr.options import BatchSeconds, Fast, Model, argument, load_model, option
+from asr.options import Model, argument, option
 from asr.show import complain, explain
-from asr.verbs import align, transcribe
+from asr.verbs import align, evaluate, transcribe
 from streaming.command import serve
 
 __all__ = ["app", "main"]
@@ -118,54 +118,7 @@ def average(
 
 app.command()(transcribe)
 app.command()(align)
-
-
-@app.command()
-def evaluate(
-    manifest: Annotated[Path, argument("Lhotse cuts with transcripts: test.jsonl.gz.", metavar="MANIFEST")],
-    model: Model = None,
-    fast: Fast = False,
-    latency: Annotated[
-        str, option("offline, milliseconds, or both with commas; all for every latency.", metavar="MS,...")
-    ] = "offline",
-    head: Annotated[
-        str | None, option("Heads to decode with. Default: all of the model's.", metavar="NAME,...")
-    ] = None,
-    limit: Annotated[
-        int | None, option("Only N utterances, spread evenly over the manifest.", metavar="N")
-    ] = None,
-    out: Annotated[
-        Path | None, option("Write errors and texts to this JSON file, too.", "--out", "-o", metavar="FILE")
-    ] = None,
-    batch_seconds: BatchSeconds = 120.0,
-) -> None:
-    """Measure word and character error rates and speed on a manifest.
-
-    \b
-    Examples:
-      asr evaluate data/mini/test.jsonl.gz
-      asr evaluate data/an4/test.jsonl.gz --latency offline,450 --out an4.json
-    """
-    from rich.console import Console
-
-    from asr.evaluate import evaluate as run
-    from asr.paths import parse_latencies
-    from asr.show import progress
-
-    loaded = load_model(model, fast)
-    with progress("decoding", "utterances") as move:
-        report = run(
-            loaded,
-            manifest,
-            latencies=parse_latencies(latency, loaded.latencies),
-            heads=None if head is None else head.split(","),
-            batch_seconds=batch_seconds,
-            limit=limit,
-            progress=move,
-        )
-    Console().print(report.table())
-    if out is not None:
-        out.write_text(report.to_json(), encoding="utf-8")
+app.command()(evaluate)
 
 
 app.command()(serve)

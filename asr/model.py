@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, nn
 
 from asr.audio import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
+from asr.calibration import PLAIN, Calibration
 from asr.encoders import FULL_CONTEXT, Chunk, EncoderConfig, ZipformerConfig, build
 from asr.errors import ConfigError
 from asr.features import FeaturesConfig, LogMel
@@ -23,6 +24,7 @@ from asr.heads import CTC, CTCConfig, Emission, Transducer, TransducerConfig
 from asr.search.beam import Hypothesis
 from asr.search.config import SearchConfig
 from asr.search.plan import Plan
+from asr.text import Normalizer
 from asr.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ class ModelConfig:
     ctc: CTCConfig | None = field(default_factory=CTCConfig)
     decodes: Literal["transducer", "ctc"] | None = None  # None: the first of the two that is there
     flush_ms: int = 320  # silence after the last word that lets the model emit it; training adds it, too
+    # What is put to references and hypotheses before they are compared, in validation and by `asr evaluate`.
+    scoring: tuple[Normalizer, ...] = ("lower",)
+    calibration: tuple[Calibration, ...] = ()  # `asr calibrate` measures it, training does at its end
 
     def __post_init__(self) -> None:
         if self.transducer is None and self.ctc is None:
@@ -86,6 +91,18 @@ class Model(nn.Module):
         """How long after a chunk's first sample its words can be had: the chunk and the encoder's look-ahead."""
         frames = chunk.frames * self.encoder.subsampling + max(0, self.encoder.lookahead)
         return frames * 1000 // FRAMES_PER_SECOND
+
+    @property
+    def scoring(self) -> tuple[str, ...]:
+        """Names of normalizers, see `asr.text`."""
+        return self.config.scoring
+
+    def calibration(self, head: str | None, chunk: Chunk) -> Calibration:
+        """What is known of the head's words at the chunk's latency; nothing where it was not measured."""
+        name = self.head_name(head)
+        latency = None if chunk.full else self.latency_ms(chunk)
+        known = {(one.head, one.latency_ms): one for one in self.config.calibration}
+        return known.get((name, latency), PLAIN)
 
     @property
     def latencies(self) -> tuple[int, ...]:
@@ -186,11 +203,15 @@ class Model(nn.Module):
         Raises:
             ConfigError: the model has no such head.
         """
+        return self.heads[self.head_name(name)]
+
+    def head_name(self, name: str | None = None) -> str:
+        """That name, or the one of the head that decodes by default. Raises ConfigError, as `head` does."""
         if name is None:
             name = self.config.decodes or str(next(iter(self.heads)))
         if name not in self.heads:
             raise ConfigError(f"head: {name!r} is not one of this model's: {', '.join(self.heads)}")
-        return self.heads[name]
+        return name
 
     def transcribe(
         self,

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["BatchSeconds", "Fast", "Head", "Model", "argument", "load_model", "option"]
+__all__ = [
+    "BatchSeconds",
+    "Beam",
+    "Fast",
+    "Head",
+    "LanguageModel",
+    "LanguageModelScale",
+    "Model",
+    "Phrases",
+    "argument",
+    "load_model",
+    "option",
+]
 
 
 def option(text: str, *names: str, **settings: Any) -> Any:
@@ -28,6 +40,16 @@ Head = Annotated[str | None, option("transducer or ctc. Default: the model's fir
 Fast = Annotated[
     bool, option("Leave attention out, in a Branchformer trained with branch dropout.", "--fast")
 ]
+Beam = Annotated[
+    int | None, option("Beam search with N hypotheses. Default: greedy, the fastest.", metavar="N")
+]
+Phrases = Annotated[
+    Path | None, option("Names and terms to be recognised more readily, one a line.", metavar="FILE")
+]
+LanguageModel = Annotated[
+    Path | None, option("N-gram language model, ARPA or KenLM; makes it a beam search.", metavar="FILE")
+]
+LanguageModelScale = Annotated[float, option("How much it counts.", metavar="X")]
 BatchSeconds = Annotated[
     float,
     option("Seconds of audio in a batch: more is faster and takes more memory.", metavar="S"),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import sentencepiece
 
+from asr.calibration import PLAIN, Calibration
 from asr.errors import BundleError, DataError
 from asr.transcript import Word
 
@@ -161,16 +162,26 @@ class Tokenizer:
 class WordBuilder:
     """Emissions of one stream -> its words so far, with work in proportion to the new emissions.
 
-    A word starts with the first token that writes a part of it and ends a frame after its last, but not after
-    the next word's start; a bare space belongs to no word. Bytes are held back until they make a character:
-    what `words` and `text` show never takes a character back, but for U+FFFD where the bytes cannot make one.
-    Times are stream-absolute: `offset` + frame * `frame_seconds`, to the millisecond. A word's confidence is the
-    geometric mean of its tokens' probabilities.
+    A word starts with the first token that writes a part of it and ends a frame after its last, both moved by what
+    `calibration` knows, but neither before the word before nor, the end, after the next one's start; a bare space
+    belongs to no word. Bytes are held back until they make a character: what `words` and `text` show never takes a
+    character back, but for U+FFFD where the bytes cannot make one.
+    Times are stream-absolute: `offset` + frame * `frame_seconds`, to the millisecond; none is before `after`. A word's
+    confidence is the geometric mean of its tokens' probabilities, calibrated.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, frame_seconds: float, offset: float = 0.0) -> None:
-        self._tokenizer = tokenizer
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        frame_seconds: float,
+        offset: float = 0.0,
+        calibration: Calibration = PLAIN,
+        after: float | None = None,
+    ) -> None:
+        self._tokenizer, self._calibration = tokenizer, calibration
         self._frame_seconds, self._offset = frame_seconds, offset
+        self._after = offset if after is None else after
         self._done: list[Word] = []
         self._open: _OpenWord | None = None
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
@@ -208,6 +219,21 @@ class WordBuilder:
     def text(self) -> str:
         return " ".join(word.text for word in self.words)
 
+    def until(self, limit: float) -> tuple[Word, ...]:
+        """All words so far, with no time beyond `limit` seconds, where the audio ends.
+
+        Those emitted later, in the silence that flushes them, share its last frames.
+        """
+        found = self.words
+        if not found or found[-1].end <= limit:
+            return found
+        previous, limited = self._after, []
+        for word in found:
+            start = min(word.start, max(previous, round(limit - self._frame_seconds, 3)))
+            previous = max(start, min(word.end, limit))
+            limited.append(replace(word, start=start, end=previous))
+        return tuple(limited)
+
     def _write(self, text: str, tokens: Sequence[tuple[int, float]]) -> None:
         for part in re.findall(r"\s+|\S+", text):
             if part.isspace():
@@ -217,7 +243,7 @@ class WordBuilder:
                 continue
             if self._open is None:
                 self._open = _OpenWord(tokens[0][0])
-                self._end_last_word(self._seconds(tokens[0][0]))
+                self._end_last_word(self._seconds(tokens[0][0], self._calibration.start))
             self._open.add(part, tokens)
 
     def _end_last_word(self, start: float) -> None:
@@ -225,11 +251,13 @@ class WordBuilder:
             self._done[-1] = replace(self._done[-1], end=start)
 
     def _word(self, word: _OpenWord) -> Word:
-        confidence = math.exp(min(0.0, word.log_probability / word.tokens))
-        return Word("".join(word.parts), self._seconds(word.first), self._seconds(word.last + 1), confidence)
+        confidence = self._calibration.confidence(math.exp(min(0.0, word.log_probability / word.tokens)))
+        start = self._seconds(word.first, self._calibration.start)
+        end = max(start, self._seconds(word.last + 1, self._calibration.end))
+        return Word("".join(word.parts), start, end, confidence)
 
-    def _seconds(self, frame: int) -> float:
-        return round(self._offset + frame * self._frame_seconds, 3)
+    def _seconds(self, frame: int, moved: float) -> float:
+        return max(self._after, round(self._offset + frame * self._frame_seconds + moved, 3))
 
 
 class _OpenWord:
@@ -253,22 +281,21 @@ def words(
     frame_seconds: float,
     duration: float | None = None,
     offset: float = 0.0,
+    calibration: Calibration = PLAIN,
+    after: float | None = None,
 ) -> list[Word]:
     """The words of one stream's emissions, as `WordBuilder` makes them: starts and ends in order, none overlapping.
 
     offset: seconds, when the first frame begins. duration: seconds of audio from there on; no time lies beyond it,
-    though the model emits in the silence that flushes it, too.
+    though the model emits in the silence that flushes it, too. calibration, after: as of `WordBuilder`.
     """
-    builder = WordBuilder(tokenizer, frame_seconds=frame_seconds, offset=offset)
+    builder = WordBuilder(
+        tokenizer, frame_seconds=frame_seconds, offset=offset, calibration=calibration, after=after
+    )
     builder.push(emissions)
     if duration is None:
         return list(builder.words)
-    limit, previous, limited = offset + duration, offset, []
-    for word in builder.words:
-        start = min(word.start, max(previous, limit - frame_seconds))
-        previous = max(start, min(word.end, limit))
-        limited.append(replace(word, start=start, end=previous))
-    return limited
+    return list(builder.until(offset + duration))
 
 
 def _normalise(text: str) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from asr import audio
 from asr.audio import SAMPLE_RATE
+from asr.calibration import Calibration
 from asr.encoders import FULL_CONTEXT, Chunk
 from asr.errors import AudioError
 from asr.heads import Emission
@@ -151,7 +152,7 @@ def _whole(
     emissions, state = decoder.step(y, y_lens, decoder.init_state(len(batch), plan), plan)
     ends = [hypotheses[0].emissions for hypotheses in decoder.finish(state, plan)]
     return [
-        _transcript(model, found + end, len(samples), search)
+        _transcript(model, found + end, len(samples), model.calibration(head, FULL_CONTEXT), search)
         for found, end, samples in zip(emissions, ends, batch, strict=True)
     ]
 
@@ -181,7 +182,7 @@ def _streamed(
         emissions += found[0]
         total += real
     emissions += model.finish(state, head, search)[0][0].emissions
-    return _transcript(model, emissions, total, search)
+    return _transcript(model, emissions, total, model.calibration(head, chunk), search)
 
 
 def steps(
@@ -206,10 +207,16 @@ def steps(
 
 
 def _transcript(
-    model: Model, emissions: Sequence[Emission], samples: int, search: SearchConfig | None
+    model: Model,
+    emissions: Sequence[Emission],
+    samples: int,
+    calibration: Calibration,
+    search: SearchConfig | None,
 ) -> Transcript:
-    duration = samples / SAMPLE_RATE
-    found = tuple(words(emissions, model.tokenizer, frame_seconds=model.frame_seconds, duration=duration))
+    duration, seconds = samples / SAMPLE_RATE, model.frame_seconds
+    found = tuple(
+        words(emissions, model.tokenizer, frame_seconds=seconds, duration=duration, calibration=calibration)
+    )
     if search is not None and search.phrases:
         phrases = compile_phrases(search.phrases, search.phrase_boost, model.tokenizer)
         found = mark(found, emissions, phrases, model.tokenizer)

@@ -7,9 +7,21 @@ from typing import Annotated
 
 import typer
 
-from asr.options import BatchSeconds, Fast, Head, Model, argument, load_model, option
+from asr.options import (
+    BatchSeconds,
+    Beam,
+    Fast,
+    Head,
+    LanguageModel,
+    LanguageModelScale,
+    Model,
+    Phrases,
+    argument,
+    load_model,
+    option,
+)
 
-__all__ = ["align", "transcribe"]
+__all__ = ["align", "evaluate", "transcribe"]
 
 
 def transcribe(
@@ -22,16 +34,10 @@ def transcribe(
         int | None, option("Decode as a live session of this latency. Default: full context.", metavar="MS")
     ] = None,
     head: Head = None,
-    beam: Annotated[
-        int | None, option("Beam search with N hypotheses. Default: greedy, the fastest.", metavar="N")
-    ] = None,
-    phrases: Annotated[
-        Path | None, option("Names and terms to be recognised more readily, one a line.", metavar="FILE")
-    ] = None,
-    lm: Annotated[
-        Path | None, option("N-gram language model, ARPA or KenLM; makes it a beam search.", metavar="FILE")
-    ] = None,
-    lm_scale: Annotated[float, option("How much it counts.", metavar="X")] = 0.3,
+    beam: Beam = None,
+    phrases: Phrases = None,
+    lm: LanguageModel = None,
+    lm_scale: LanguageModelScale = 0.3,
     words: Annotated[bool, option("Print each word with start, end and confidence.", "--words")] = False,
     formats: Annotated[
         str | None,
@@ -96,3 +102,75 @@ def align(
 
     if run(load_model(model, False), audio, text, formats=formats, out=out, batch_seconds=batch_seconds):
         raise typer.Exit(1)
+
+
+def evaluate(
+    manifest: Annotated[Path, argument("Lhotse cuts with transcripts: test.jsonl.gz.", metavar="MANIFEST")],
+    model: Model = None,
+    fast: Fast = False,
+    latency: Annotated[
+        str, option("offline, milliseconds, or both with commas; all for every latency.", metavar="MS,...")
+    ] = "offline",
+    head: Annotated[
+        str | None, option("Heads to decode with. Default: all of the model's.", metavar="NAME,...")
+    ] = None,
+    beam: Beam = None,
+    phrases: Phrases = None,
+    lm: LanguageModel = None,
+    lm_scale: LanguageModelScale = 0.3,
+    normalize: Annotated[
+        str | None,
+        option(
+            "Put to both texts before they are compared: lower, punctuation, numbers ... with commas, or none. "
+            "Default: as the model's recipe says.",
+            metavar="NAME,...",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, option("Only N utterances, spread evenly over the manifest.", metavar="N")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        option("Write a page with plots and aligned errors, readable offline.", metavar="FILE.html"),
+    ] = None,
+    out: Annotated[
+        Path | None, option("Write all numbers and texts to this JSON file.", "--out", "-o", metavar="FILE")
+    ] = None,
+    batch_seconds: BatchSeconds = 120.0,
+) -> None:
+    """Measure errors, delays, word times, confidences and speed on a manifest.
+
+    \b
+    Examples:
+      asr evaluate data/mini/test.jsonl.gz
+      asr evaluate data/an4/test.jsonl.gz --latency all --report an4.html --out an4.json
+      asr evaluate data/an4/test.jsonl.gz --beam 4 --phrases names.txt
+    """
+    from rich.console import Console
+
+    from asr.batch import search_of
+    from asr.evaluate import evaluate as run
+    from asr.evaluate.page import html
+    from asr.paths import parse_latencies
+    from asr.show import progress
+
+    loaded = load_model(model, fast)
+    with progress("decoding", "utterances") as move:
+        found = run(
+            loaded,
+            manifest,
+            latencies=parse_latencies(latency, loaded.latencies),
+            heads=None if head is None else head.split(","),
+            search=search_of(beam=beam, phrases=phrases, lm=lm, lm_scale=lm_scale),
+            normalize=None
+            if normalize is None
+            else [name for name in normalize.split(",") if name != "none"],
+            batch_seconds=batch_seconds,
+            limit=limit,
+            progress=move,
+        )
+    Console().print(found.table())
+    if report is not None:
+        report.write_text(html(found), encoding="utf-8")
+    if out is not None:
+        out.write_text(found.to_json(), encoding="utf-8")

@@ -18,6 +18,7 @@ from asr.packed_state import join, split
 from asr.search.config import SearchConfig
 
 if TYPE_CHECKING:
+    from asr.calibration import Calibration
     from asr.encoders import Chunk
     from asr.heads import Emission
     from asr.model import Model
@@ -75,6 +76,10 @@ class Engine(Protocol):
         """The B streams' new emissions and their next states, each a copy that shares no memory with the
         batch.
         """
+        ...
+
+    def calibration(self, chunk: Chunk, head: str | None) -> Calibration:
+        """What is known of the times and confidences of words."""
         ...
 
     def tail(self, state: Any, head: str | None) -> list[Emission]:
@@ -137,6 +142,9 @@ class TorchEngine:
             state = join(batch.states)
             emissions, state = self.model.step(samples, lens, state, batch.chunk, batch.head, batch.searches)
             return emissions, split(state)
+
+    def calibration(self, chunk: Chunk, head: str | None) -> Calibration:
+        return self.model.calibration(head, chunk)
 
     def tail(self, state: Any, head: str | None) -> list[Emission]:
         with torch.inference_mode():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from asr.calibration import PLAIN, Calibration
 from asr.search.phrases import Phrases, mark
-from asr.tokenizer import WordBuilder, words
+from asr.tokenizer import WordBuilder
 from asr.transcript import Word
 from streaming.events import Token
 
@@ -20,7 +21,7 @@ _SPACE, _BYTE = "▁", "<0x"  # as SentencePiece writes them in its pieces
 
 
 class Segment:
-    """Emissions of one segment, which the endpointer keeps short."""
+    """Emissions of one segment, which the endpointer keeps short. Its words begin no earlier than `after` (seconds)."""
 
     def __init__(
         self,
@@ -28,14 +29,19 @@ class Segment:
         *,
         frame_seconds: float,
         phrases: Phrases | None = None,
+        calibration: Calibration = PLAIN,
+        after: float = 0.0,
         emissions: Iterable[Emission] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._phrases = phrases
+        self._calibration, self._after = calibration, after
         self._frame_seconds = frame_seconds
         self._emissions: list[Emission] = []
         self._tokens: list[Token] = []
-        self._builder = WordBuilder(tokenizer, frame_seconds=frame_seconds)
+        self._builder = WordBuilder(
+            tokenizer, frame_seconds=frame_seconds, calibration=calibration, after=after
+        )
         for emission in emissions:
             self.add(emission)
 
@@ -64,7 +70,8 @@ class Segment:
         self._tokens.append(Token(text, time, emission.log_probability))
 
     def empty(self) -> Segment:
-        return self._part(())
+        """The one that follows."""
+        return self._part((), after=self._end)
 
     def split(self, *, anywhere: bool) -> tuple[Segment, Segment]:
         """The words that are complete, and the one that may still grow.
@@ -78,24 +85,31 @@ class Segment:
         else:
             cuts = [i for i, piece in enumerate(pieces) if piece.startswith((_SPACE, " "))]
             cut = cuts[-1] if cuts else 0
-        return self._part(self._emissions[:cut]), self._part(self._emissions[cut:])
+        done = self._part(self._emissions[:cut])
+        return done, self._part(self._emissions[cut:], after=done._end)
 
     def followed_by(self, tail: Iterable[Emission]) -> Segment:
         """With what may yet change."""
         return self._part([*self._emissions, *tail])
 
-    def words(self, *, limit: float | None) -> tuple[Word, ...]:
+    def words(self, *, limit: float) -> tuple[Word, ...]:
         """Stream-absolute times, none beyond `limit` seconds; the last word may still grow."""
-        if limit is None:
-            found = self._builder.words
-        else:
-            seconds = self._frame_seconds
-            found = tuple(words(self._emissions, self._tokenizer, frame_seconds=seconds, duration=limit))
+        found = self._builder.until(limit)
         return mark(found, self._emissions, self._phrases, self._tokenizer) if self._phrases else found
 
-    def _part(self, emissions: Sequence[Emission]) -> Segment:
+    @property
+    def _end(self) -> float:
+        found = self._builder.words
+        return found[-1].end if found else self._after
+
+    def _part(self, emissions: Sequence[Emission], after: float | None = None) -> Segment:
         return Segment(
-            self._tokenizer, frame_seconds=self._frame_seconds, phrases=self._phrases, emissions=emissions
+            self._tokenizer,
+            frame_seconds=self._frame_seconds,
+            phrases=self._phrases,
+            calibration=self._calibration,
+            after=self._after if after is None else after,
+            emissions=emissions,
         )
 
 

@@ -78,7 +78,12 @@ class Session:
         if options.search.phrases:
             phrases = compile_phrases(options.search.phrases, options.search.phrase_boost, engine.tokenizer)
             self.notices += [PhrasesRefused(phrases.refused)] if phrases.refused else []
-        self._segment = Segment(engine.tokenizer, frame_seconds=engine.frame_seconds, phrases=phrases)
+        self._segment = Segment(
+            engine.tokenizer,
+            frame_seconds=engine.frame_seconds,
+            phrases=phrases,
+            calibration=engine.calibration(self.chunk, options.head),
+        )
         self._index = 0
         self._taken = 0
         self._news, self._shown = False, -math.inf  # since the last partial, and when that was
@@ -213,7 +218,7 @@ class Session:
 
     def _partial(self) -> list[Event]:
         segment = self._segment.followed_by(self._tail) if self._tail else self._segment
-        words = segment.words(limit=None)
+        words = segment.words(limit=self._taken / SAMPLE_RATE)
         if not words:
             return []
         self._news, self._shown = False, self._taken / SAMPLE_RATE
@@ -228,7 +233,7 @@ class Session:
 
     def _final(self, segment: Segment, *, speech_final: bool) -> list[Event]:
         # The model may emit the last word in the silence that flushes it; the client never sent that.
-        limit = self._decoder.seconds if self._ended else None
+        limit = self._decoder.seconds if self._ended else self._taken / SAMPLE_RATE
         words = segment.words(limit=limit)
         if not words:
             return []

@@ -10,6 +10,7 @@ import torch
 
 from asr.encoders.base import FULL_CONTEXT, Chunk
 from asr.evaluate import Errors, count_errors, decode_frames
+from asr.text import normalizer
 from asr.training.losses import head_losses
 
 if TYPE_CHECKING:
@@ -56,20 +57,20 @@ def measure(
     *,
     example: Callable[[str, Batch, list[Emission]], None] | None = None,
 ) -> Measured:
-    """Losses in full context, and word errors of each head offline and streamed, case aside.
+    """Losses in full context, and word errors of each head offline and streamed, of texts as `model.scoring` says.
 
     example: called once for each head with a batch, and what was decoded offline of its last utterance.
     """
     chunks = [FULL_CONTEXT]
     if (streaming := streaming_chunk(model.encoder.chunk_sizes)) is not None:
         chunks.append(streaming)
-    device = next(model.parameters()).device
+    device, normalize = next(model.parameters()).device, normalizer(model.scoring)
     sums: dict[str, float] = {}
     frames = 0
     errors: dict[tuple[str, Chunk], Errors] = {}
     for number, batch in enumerate(dev):
         batch = batch.to(device)
-        wanted = [text.lower() for text in batch.texts]
+        wanted = [normalize(text) for text in batch.texts]
         for chunk in chunks:
             y, y_lens = model.encode(*model.flushed(batch.samples, batch.sample_lens), chunk)
             if chunk.full:
@@ -78,7 +79,9 @@ def measure(
                     sums[name] = sums.get(name, 0.0) + float(loss.sum())
             for head in model.heads:
                 found = decode_frames(model, y, y_lens, head)
-                texts = [model.tokenizer.decode([e.token for e in emissions]).lower() for emissions in found]
+                texts = [
+                    normalize(model.tokenizer.decode([e.token for e in emissions])) for emissions in found
+                ]
                 errors[head, chunk] = errors.get((head, chunk), Errors()) + count_errors(wanted, texts)
                 if number == 0 and chunk.full and example is not None:
                     example(head, batch, found[-1])

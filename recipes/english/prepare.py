@@ -21,8 +21,8 @@ from lhotse.cut import Cut
 
 from asr.dataset.corpus import command_line, from_table, hold_out, require, speaker_of, to_cuts, write_splits
 from asr.dataset.cuts import text_of
-from asr.dataset.text import letters_only
 from asr.errors import DataError
+from asr.text import letters_only
 
 FOLDERS = {
     "an4": "an4",

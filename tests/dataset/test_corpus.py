@@ -18,8 +18,8 @@ from asr.dataset.corpus import (
     to_cuts,
     write_splits,
 )
-from asr.dataset.text import letters_only, number_words
 from asr.errors import DataError
+from asr.text import letters_only, number_words
 
 
 def test_a_table_becomes_cuts(tone, tmp_path):

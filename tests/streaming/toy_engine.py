@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from asr.calibration import PLAIN, Calibration
 from asr.encoders.base import Chunk
 from asr.heads import Emission
 from asr.search.config import SearchConfig
@@ -77,6 +78,9 @@ class ToyEngine:
 
     def init_state(self, chunk: Chunk, head: str | None, search: SearchConfig) -> ToyState:
         return ToyState(np.zeros(0, np.float32))
+
+    def calibration(self, chunk: Chunk, head: str | None) -> Calibration:
+        return PLAIN
 
     def tail(self, state: ToyState, head: str | None) -> list[Emission]:
         return []

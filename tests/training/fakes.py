@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,28 +11,19 @@ from torch import Tensor, nn
 from asr.dataset import Batch
 from asr.encoders.base import FULL_CONTEXT, Chunk
 from asr.features import FeaturesConfig, LogMel
-from asr.heads.base import Emission
+from asr.heads import CTC, CTCConfig
+from asr.model import Model, ModelConfig
+from asr.tokenizer import Tokenizer
 
 
-class Letters:
+class Letters(Tokenizer):
     """A token for each letter from a; 0 is the blank."""
 
-    size = 5
+    def __init__(self) -> None:
+        super().__init__("characters", json.dumps({"characters": ["<blk>", *"abcd"]}).encode())
 
     def encode(self, text: str) -> list[int]:
-        return [ord(letter) - ord("a") + 1 for letter in text]
-
-    def decode(self, tokens: list[int]) -> str:
-        return "".join(self.piece(token) for token in tokens)
-
-    def piece(self, token: int) -> str:
-        return chr(ord("a") + token - 1)
-
-
-@dataclass(frozen=True)
-class Position:
-    frame: Tensor
-    previous: Tensor
+        return [ord(letter) - ord("a") + 1 for letter in text.lower()]
 
 
 class FakeEncoder(nn.Module):
@@ -54,75 +44,31 @@ class FakeEncoder(nn.Module):
         x = x[:, : x.shape[1] // 4 * 4]
         return self.layers(0.1 * x.reshape(x.shape[0], -1, 320)), (x_lens // 4).clamp(max=x.shape[1] // 4)
 
+    def init_state(self, batch: int, chunk: Chunk) -> Tensor:
+        return torch.zeros(batch)
 
-class FakeCTC(nn.Module):
+    def step(self, x: Tensor, x_lens: Tensor, state: Tensor, chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
+        return *self(x, x_lens, chunk), state
+
+
+class FakeCTC(CTC):
     def __init__(self) -> None:
-        super().__init__()
-        self.output = nn.Linear(16, 5)
+        super().__init__(CTCConfig(dropout=0.0), 16, 5)
         self.poison = 0.0
 
     def loss(self, y: Tensor, y_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
-        x = self.output(y).log_softmax(-1).transpose(0, 1)
-        return {"ctc": nn.functional.ctc_loss(x, tokens, y_lens, token_lens, reduction="none") + self.poison}
-
-    def init_state(self, batch: int) -> Position:
-        return Position(torch.zeros(batch, dtype=torch.int64), torch.zeros(batch, dtype=torch.int64))
-
-    def step(self, y: Tensor, y_lens: Tensor, state: Position) -> tuple[list[list[Emission]], Position]:
-        best = self.output(y).log_softmax(-1).max(-1)
-        found: list[list[Emission]] = []
-        previous = state.previous.clone()
-        for b, length in enumerate(y_lens.tolist()):
-            found.append([])
-            for u in range(length):
-                token = int(best.indices[b, u])
-                if token not in (0, int(previous[b])):
-                    found[b].append(Emission(token, int(state.frame[b]) + u, float(best.values[b, u])))
-                previous[b] = token
-        return found, Position(state.frame + y_lens, previous)
+        return {"ctc": super().loss(y, y_lens, tokens, token_lens)["ctc"] + self.poison}
 
 
-class FakeModel(nn.Module):
-    frame_seconds = 0.04
-    flush_samples = 1600
-    latencies = (160,)
-
+class FakeModel(Model):
     def __init__(self) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self.config = ModelConfig(transducer=None, flush_ms=100)
+        self.tokenizer = Letters()
         self.features = LogMel(FeaturesConfig())
         self.encoder = FakeEncoder()
         self.heads = nn.ModuleDict({"ctc": FakeCTC()})
-        self.tokenizer = Letters()
-
-    def chunk_for(self, latency_ms: int | None) -> Chunk:
-        return FULL_CONTEXT if latency_ms is None else Chunk(4, 4)
-
-    def latency_ms(self, chunk: Chunk) -> int:
-        return chunk.frames * 40
-
-    def samples_next(self, chunk: Chunk) -> int:
-        return chunk.frames * 640
-
-    samples_first = samples_next
-
-    def head(self, name: str | None = None) -> FakeCTC:
-        return self.heads["ctc"]
-
-    def flushed(self, samples: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        extra = -(samples.shape[1] + self.flush_samples) % 160 + self.flush_samples
-        return nn.functional.pad(samples, (0, extra)), lens + self.flush_samples
-
-    def encode(self, samples: Tensor, lens: Tensor, chunk: Chunk = FULL_CONTEXT) -> tuple[Tensor, Tensor]:
-        return self.encoder(self.features(samples), -(-lens // 160), chunk)
-
-    def init_state(self, batch: int, chunk: Chunk = FULL_CONTEXT, head: str | None = None) -> Any:
-        return self.features.init_state(batch), self.heads["ctc"].init_state(batch)
-
-    def step(self, samples: Tensor, lens: Tensor, state: Any, chunk: Chunk, head: str | None = None) -> Any:
-        x, features = self.features.step(samples, state[0])
-        y, y_lens = self.encoder(x, -(-lens // 160), chunk)
-        emissions, decoder = self.heads["ctc"].step(y, y_lens, state[1])
-        return emissions, (features, decoder)
+        self.frame_seconds, self.flush_samples = 0.04, 1600
 
 
 def tones(text: str, seed: int = 0) -> Tensor:
