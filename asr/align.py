@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from asr import audio
 from asr.audio import HOP, SAMPLE_RATE

@@ -65,7 +65,9 @@ def test_recordings(
         alone = align(model, samples, text.lower())
         assert [(w.start, w.end) for w in alone.words] == [(w.start, w.end) for w in result.words]
         assert alone.text == text.lower()
-    monkeypatch.setattr(module, "sounding", lambda decibels: None)  # the peaks alone, whose places windows decide
+    monkeypatch.setattr(
+        module, "sounding", lambda decibels: None
+    )  # the peaks alone, whose places windows decide
     together = [result for _, result in align_files(model, cuts)]
     monkeypatch.setattr(module, "WHOLE", 1.0)
     monkeypatch.setattr(viterbi, "WINDOW", 200)
