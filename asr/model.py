@@ -83,7 +83,9 @@ class Model(nn.Module):
         if config.transducer is not None:
             self.heads["transducer"] = Transducer(config.transducer, self.encoder.dim, tokenizer.size)
         if config.ctc is not None:
-            self.heads["ctc"] = CTC(config.ctc, self.encoder.dim, tokenizer.size)
+            self.heads["ctc"] = CTC(
+                config.ctc, self.encoder.dim, tokenizer.size, layer_dims=self.encoder.layer_dims
+            )
         self.frame_seconds = self.encoder.subsampling / FRAMES_PER_SECOND
         self.flush_samples = config.flush_ms * SAMPLE_RATE // 1000
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -36,12 +36,17 @@ class Encoder(Protocol[S]):
     A stream's first step brings `lookahead` input frames and a whole number of chunks; later steps bring whole
     chunks. Fewer (in `x_lens`) mean that the stream ends there. `forward` is `step` from `init_state`. An encoder
     whose first frame needs only the first of its input frames has a `lookahead` below zero: its first step is shorter.
+    `layers` are modules that give (B, layer_rate * U, layer_dims[i]) and their next state, for losses in the middle.
     """
 
     dim: int
     subsampling: int
     lookahead: int
     chunk_sizes: tuple[Chunk, ...]
+    layer_rate: int
+    layer_dims: tuple[int, ...]
+
+    def layers(self) -> list[Any]: ...
 
     def init_state(self, batch: int, chunk: Chunk) -> S: ...
 

@@ -42,6 +42,8 @@ class BlockEncoder(nn.Module):
     block; `scale_input` multiplies by sqrt(D) before the first, as ESPnet does and NeMo may.
     """
 
+    layer_rate = 1  # frames of a block for each that leaves
+
     def __init__(
         self,
         front: Subsampling,
@@ -63,6 +65,7 @@ class BlockEncoder(nn.Module):
         self.places = Places(dim) if positions == "absolute" else None
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(blocks)
+        self.layer_dims = (dim,) * len(self.blocks)
         self.norm_out = nn.Identity() if norm_out is None else norm_out
 
     def layers(self) -> list[Any]:

@@ -273,16 +273,21 @@ class Zipformer(nn.Module):
 
     subsampling = 4
     lookahead = LOOKAHEAD
+    layer_rate = 2  # frames of a stack for each that leaves
 
     def __init__(self, config: ZipformerConfig, features: int = 80) -> None:
         super().__init__()
         self.config = config
-        self.dim = max(config.dims)
+        self.dim, self.layer_dims = max(config.dims), config.dims
         self.chunk_sizes = (*config.chunks, FULL_CONTEXT) if config.causal else (FULL_CONTEXT,)
         self.embed = ConvEmbed(features, config.dims[0], config.embed_channels)
         self.positions = RelativePositions(config.position_dim)
         self.stacks = nn.ModuleList(Stack(config, i) for i in range(len(config.dims)))
         self.downsample = Downsample(2)
+
+    def layers(self) -> list[Any]:
+        """The stacks: (B, 2 U, layer_dims)."""
+        return list(self.stacks)
 
     def set_batch_count(self, batch_count: float) -> None:
         """How many batches training has seen: the schedules of dropout, Balancer and Whiten follow it."""
@@ -292,7 +297,7 @@ class Zipformer(nn.Module):
         """Make inference fast: see ZipformerBlock.pack. Raises ConfigError where `int8` cannot be had."""
         if int8 and not (multiplies_bytes() and self.config.causal):
             raise ConfigError("int8 needs the C library, a processor with AVX-512 VNNI and a streaming model")
-        for stack in self._stacks():
+        for stack in self.layers():
             for block in stack.blocks:
                 block.pack(int8=int8)
 
@@ -300,7 +305,7 @@ class Zipformer(nn.Module):
         zero = torch.zeros(batch, dtype=torch.int64, device=self.downsample.bias.device)
         stacks = tuple(
             tuple(block.init_state(batch, 2 * chunk.left // stack.factor) for block in stack.blocks)
-            for stack in self._stacks()
+            for stack in self.layers()
         )
         return ZipformerState(zero, zero, self.embed.init_state(batch), stacks)
 
@@ -332,7 +337,7 @@ class Zipformer(nn.Module):
         keep = self._feature_masks(y) if self.training else [None] * len(self.stacks)
         outputs: list[Tensor] = []
         stacks = []
-        for stack, old, mask in zip(self._stacks(), state.stacks, keep, strict=True):
+        for stack, old, mask in zip(self.layers(), state.stacks, keep, strict=True):
             y = _fit_channels(y, stack.dim)
             context = self._context(y, lens, state.position, size, 2 * chunk.left, stack.factor)
             y, new = stack(y, lens, context, old, mask)
@@ -340,9 +345,6 @@ class Zipformer(nn.Module):
             stacks.append(new)
         y = self.downsample(_full_width(outputs), lens)
         return y, (lens + 1) // 2, ZipformerState(received, state.position + frames, embed, tuple(stacks))
-
-    def _stacks(self) -> list[Any]:
-        return list(self.stacks)
 
     def _window(self, x: Tensor, begins: Tensor, pending: Tensor) -> Tensor:
         """What waited and what came. A stream that begins has nothing waiting, and brings as much more."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from asr.errors import ConfigError
 from asr.heads.base import BLANK, Emission
 from asr.search import beam as beams
 from asr.search.beam import Beam, Hypothesis
@@ -20,7 +22,21 @@ __all__ = ["CTC", "CTCConfig", "CTCState", "disagreement"]
 
 @dataclass(frozen=True, kw_only=True)
 class CTCConfig:
+    """inner_layers: layers of the encoder, counted from 1, that must do with CTC, too (Lee and Watanabe 2021), while
+    training; Zipformer's layers are its stacks. inner_weight: of the mean of their losses beside the last one's 1.
+
+    Raises ConfigError: layers out of order.
+    """
+
     dropout: float = 0.1
+    inner_layers: tuple[int, ...] = ()
+    inner_weight: float = 0.4  # the paper's 0.3 to 0.7
+
+    def __post_init__(self) -> None:
+        if list(self.inner_layers) != sorted(set(self.inner_layers)):
+            raise ConfigError(
+                f"ctc.inner_layers: {list(self.inner_layers)}: name each once, in ascending order"
+            )
 
 
 @dataclass(frozen=True)
@@ -45,12 +61,28 @@ def disagreement(x: Tensor, x_lens: Tensor) -> Tensor:
 
 
 class CTC(nn.Module):
-    """A linear layer over the encoder's frames, V tokens with blank."""
+    """A linear layer over the encoder's frames, V tokens with blank.
 
-    def __init__(self, config: CTCConfig, dim: int, vocabulary: int) -> None:
+    layer_dims: of the encoder's layers, for those that `config` names; nothing of theirs runs but in `inner_loss`.
+    Raises ConfigError: the encoder has no such layer.
+    """
+
+    def __init__(
+        self, config: CTCConfig, dim: int, vocabulary: int, *, layer_dims: Sequence[int] = ()
+    ) -> None:
         super().__init__()
+        self.config = config
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(dim, vocabulary)
+        last = len(layer_dims)
+        for layer in config.inner_layers:
+            if not 1 <= layer < last:
+                raise ConfigError(
+                    f"ctc.inner_layers: {layer} is not one of the encoder's {last} before the last"
+                )
+        self.inner = nn.ModuleDict(
+            {str(layer): nn.Linear(layer_dims[layer - 1], dim) for layer in config.inner_layers}
+        )
 
     def log_probabilities(self, y: Tensor) -> Tensor:
         """(B, U, D) -> (B, U, V)."""
@@ -68,6 +100,21 @@ class CTC(nn.Module):
         x = self.log_probabilities(y)
         loss = F.ctc_loss(x.transpose(0, 1), tokens, y_lens, token_lens, blank=BLANK, reduction="none")
         return {"ctc": loss} if views == 1 else {"ctc": loss, "consistency": disagreement(x, y_lens)}
+
+    def inner_loss(
+        self, inner: Mapping[int, Tensor], y_lens: Tensor, tokens: Tensor, token_lens: Tensor
+    ) -> Tensor:
+        """The weighted mean of CTC's losses after inner layers (B,), from their frames (B, U', D') by layer.
+
+        The output layer is the last one's, as in the paper.
+        """
+        found = []
+        for layer, frames in inner.items():
+            x = self.log_probabilities(self.inner[str(layer)](frames[:, : int(y_lens.max())]))
+            found.append(
+                F.ctc_loss(x.transpose(0, 1), tokens, y_lens, token_lens, blank=BLANK, reduction="none")
+            )
+        return self.config.inner_weight * torch.stack(found).mean(dim=0)
 
     def init_state(self, batch: int, plan: Plan | None = None) -> CTCState | Beam:
         if plan is not None and plan.fusion is not None:
