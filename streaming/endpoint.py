@@ -54,6 +54,11 @@ class Endpointer:
         self._no_text = _frames(rules.no_text, self._frame_seconds)
         self._length = _frames(rules.length, self._frame_seconds)
 
+    @property
+    def start(self) -> int:
+        """The frame at which the running segment began."""
+        return self._start
+
     def emitted(self, frame: int) -> None:
         """A token of the running segment was emitted at `frame`. The length counts from its first one."""
         if self._last is None:

@@ -25,6 +25,7 @@ __all__ = [
     "Options",
     "Partial",
     "PhrasesRefused",
+    "Settled",
     "Token",
 ]
 
@@ -93,7 +94,7 @@ class Partial:
 @dataclass(frozen=True, kw_only=True)
 class Final:
     """The text of a segment, for good. `speech_final`: the speaker paused, or the stream ended; else length
-    cut it.
+    cut it. `settled` is as in `Settled`; where the stream ended, the last word lies beyond it unless a pause followed.
     """
 
     segment: int
@@ -103,6 +104,7 @@ class Final:
     start: float
     end: float
     speech_final: bool
+    settled: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,15 @@ class PhrasesRefused:
     """The first event where some of a session's phrases cannot be boosted: which, and why. The others are."""
 
     phrases: tuple[Refused, ...]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """There was silence. All that was said up to `seconds` has been told for good: another session that is given the
+    audio from there on goes on with the next word.
+    """
+
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -136,4 +147,4 @@ class Failed:
     message: str
 
 
-Event: TypeAlias = PhrasesRefused | Partial | Final | Heard | Ended | Failed
+Event: TypeAlias = PhrasesRefused | Partial | Final | Settled | Heard | Ended | Failed

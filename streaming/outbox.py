@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from streaming.events import Event, Final, Heard, Partial
+from streaming.events import Event, Final, Heard, Partial, Settled
 
 __all__ = ["Outbox", "Outgoing"]
 
@@ -45,6 +45,8 @@ class Outbox:
             # typing.
             if isinstance(outgoing.item, Partial | Final | Heard):
                 self._drop_last(Heard)
+            if isinstance(outgoing.item, Final | Settled):
+                self._drop_last(Settled)
             if isinstance(outgoing.item, Partial | Final):
                 self._drop_last(Partial)
             self._items.append(outgoing)

@@ -28,7 +28,7 @@ from asr.search.phrases import compile_phrases
 from streaming.codecs import decoder, splitter
 from streaming.endpoint import Endpointer
 from streaming.engine import Batch, Engine
-from streaming.events import Ended, Event, Final, Options, Partial, PhrasesRefused
+from streaming.events import Ended, Event, Final, Options, Partial, PhrasesRefused, Settled
 from streaming.fifo import Fifo
 from streaming.load import Kind
 from streaming.segment import Segment, text_of
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Group", "Session", "run"]
 
 _SLACK_SECONDS = 2.0
+_PAUSE_SECONDS = 0.5
+"""Without a token: the word before is complete."""
 
 
 @dataclass(frozen=True)
@@ -198,23 +200,39 @@ class Session:
         """End the running segment where a rule says so, before anything at `frame`."""
         match self._endpointer.check(frame):
             case "silence":
-                events += self._final(self._segment, speech_final=True)
+                pause = self._between(self._segment.last + 1, frame)
+                events += self._final(self._segment, speech_final=True, settled=pause)
                 self._segment = self._segment.empty()
                 self._endpointer.restart(frame)
             case "no_text":
+                events.append(Settled(self._between(self._endpointer.start, frame)))
                 self._endpointer.restart(frame)
             case "length":
                 done, rest = self._segment.split(anywhere=self._endpointer.overlong(frame))
                 if done:
-                    events += self._final(done, speech_final=False)
+                    settled = self._between(done.last + 1, rest.first if rest else done.last + 1)
+                    events += self._final(done, speech_final=False, settled=settled)
                     self._segment = rest
                     self._endpointer.restart(rest.first if rest else frame, last=rest.last if rest else None)
 
     def _close(self) -> list[Event]:
         self._closed = True
-        events = self._final(self._segment, speech_final=True)
+        events = self._final(self._segment, speech_final=True, settled=self._settled_at_the_end())
         self._segment = self._segment.empty()
         return [*events, Ended(self._decoder.seconds)]
+
+    def _between(self, frame: int, later: int) -> float:
+        return round((frame + later) / 2 * self._engine.frame_seconds, 3)
+
+    def _settled_at_the_end(self) -> float:
+        """Where the stream may have been cut in a word, another session is to hear that word whole."""
+        if not self._segment:
+            return 0.0
+        last, end = self._segment.last + 1, self._seen()
+        if (end - last) * self._engine.frame_seconds >= _PAUSE_SECONDS:
+            return self._between(last, end)
+        done, rest = self._segment.split(anywhere=False)
+        return self._between(done.last + 1, rest.first) if done and rest else 0.0
 
     def _partial(self) -> list[Event]:
         segment = self._segment.followed_by(self._tail) if self._tail else self._segment
@@ -231,7 +249,7 @@ class Session:
             )
         ]
 
-    def _final(self, segment: Segment, *, speech_final: bool) -> list[Event]:
+    def _final(self, segment: Segment, *, speech_final: bool, settled: float) -> list[Event]:
         # The model may emit the last word in the silence that flushes it; the client never sent that.
         limit = self._decoder.seconds if self._ended else self._taken / SAMPLE_RATE
         words = segment.words(limit=limit)
@@ -247,6 +265,7 @@ class Session:
                 start=words[0].start,
                 end=words[-1].end,
                 speech_final=speech_final,
+                settled=settled,
             )
         ]
 

@@ -5,7 +5,7 @@
     server  started   the options as resolved
     client  <binary>  audio; or end
     server  phrases_refused                     if some of the phrases cannot be boosted
-    server  partial, final                      as words come
+    server  partial, final, settled             as words come, or silence
     client  end
     server  final ..., bye, close frame         all audio that was sent is in the finals
 
@@ -24,7 +24,17 @@ from typing import Any
 
 from asr.audio import RATES
 from asr.transcript import Word
-from streaming.events import ENCODINGS, Ended, Event, Failed, Final, Options, Partial, PhrasesRefused
+from streaming.events import (
+    ENCODINGS,
+    Ended,
+    Event,
+    Failed,
+    Final,
+    Options,
+    Partial,
+    PhrasesRefused,
+    Settled,
+)
 from streaming.protocols import (
     Action,
     Audio,
@@ -108,6 +118,8 @@ class Native(Dialect):
                 case Partial() | Final():
                     self._last = event.segment
                     messages.append(self._text_message(event, lag))
+                case Settled() if settled := self._settled(event.seconds):
+                    messages.append({"type": "settled"} | settled)
         return [to_json(message) for message in messages]
 
     def bye(self, kind: str, reason: str, *, lag: float = 0.0) -> list[str]:
@@ -194,6 +206,7 @@ class Native(Dialect):
                 "start": self._at(event.start),
                 "end": self._at(event.end),
                 "speech_final": event.speech_final,
+                **self._settled(event.settled),
             }
         return message
 
@@ -202,6 +215,13 @@ class Native(Dialect):
         if self._options is None or self._options.confidence:
             told["confidence"] = round(word.confidence, 4)
         return told | ({"phrase": word.phrase} if word.phrase else {})
+
+    def _settled(self, seconds: float) -> dict[str, int]:
+        """As a sample of the client's; in a container nobody counts them."""
+        options = self._options
+        if options is None or options.encoding == "container":
+            return {}
+        return {"settled": round((self._before + seconds) * options.sample_rate)}
 
     def _at(self, seconds: float) -> float:
         return round(self._before + seconds, 3)

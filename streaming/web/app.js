@@ -8,7 +8,7 @@ const transcript = new Transcript($("transcript"), $("tip"));
 const level = new Level($("level"));
 const outputs = [...document.querySelectorAll("[data-format]"), $("clear")];
 const PACKET_SECONDS = 0.2;  // of a file
-let offer = null;      // the server's hello
+let offer = null;      // of the server: models, their heads and latencies
 let running = null;    // { live, stop }
 let delays = [];       // milliseconds from a word's end to its first showing, of the running session
 
@@ -23,8 +23,8 @@ function status(text, error = false) {
 function begin(sampleRate, spoken, stop) {
   delays = [];
   const phrases = $("phrases").value.split("\n").map((x) => x.trim()).filter(Boolean);
-  const latency = Number($("latency").value), head = $("model").value;
-  const live = new Live({ sample_rate: sampleRate, latency_ms: latency, head, ...(phrases.length ? { phrases } : {}) }, {
+  const latency = Number($("latency").value), { model, head } = chosen();
+  const live = new Live({ sample_rate: sampleRate, model, head, latency_ms: latency, phrases }, {
     partial(message) { transcript.show(message); facts(message, spoken && message.words.at(-1)); },
     final(message) {
       transcript.settle(message);
@@ -119,16 +119,25 @@ function settings(opened) {
   $("settings-button").setAttribute("aria-expanded", opened);
 }
 
+/** A model is offered with each of its heads, the one that it prefers first. */
 function offered(hello) {
-  offer = hello;
-  const latencies = hello.latencies_ms.map((ms) => new Option(`${ms} ms`, ms, false, ms === hello.default_latency_ms));
-  $("latency").replaceChildren(...latencies);
-  $("model").replaceChildren(...hello.heads.map((head) => new Option(`${hello.server}, ${head}`, head, false, head === hello.default_head)));
+  offer = hello.models.flatMap((model) => model.heads
+    .toSorted((a, b) => (b === model.default_head) - (a === model.default_head)).map((head) => ({ ...model, head })));
+  $("model").replaceChildren(...offer.map(({ model, head }, i) => new Option(`${model}, ${head}`, i)));
+  latencies();
   status("Ready");
+}
+
+const chosen = () => offer[$("model").value];
+
+function latencies() {
+  const { latencies_ms, default_latency_ms } = chosen();
+  $("latency").replaceChildren(...latencies_ms.map((ms) => new Option(`${ms} ms`, ms, false, ms === default_latency_ms)));
 }
 
 $("record").onclick = toggle;
 $("settings-button").onclick = () => settings($("settings").hidden);
+$("model").onchange = latencies;
 $("settings").onsubmit = (event) => event.preventDefault();
 $("file").onchange = ({ target }) => { open(target.files[0]); target.value = ""; };
 $("file-label").onkeydown = (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("file").click(); } };
@@ -151,4 +160,12 @@ $("clear").onclick = () => {
   for (const button of outputs) button.disabled = true;
 };
 
-hello().then(offered).catch((error) => status(error.message, true));
+async function greet() {
+  try {
+    offered(await hello());
+  } catch (error) {
+    status(error.message, true);
+    setTimeout(greet, 3000);  // a busy server will not be for ever
+  }
+}
+greet();

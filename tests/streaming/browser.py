@@ -44,7 +44,7 @@ class Tab:
 
     async def until(self, expression: str) -> Any:
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not (value := await self.evaluate(expression)):
                     await asyncio.sleep(0.05)
                 return value

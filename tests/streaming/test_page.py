@@ -18,6 +18,7 @@ from asr import audio
 from asr.transcript import Transcript, Word
 from streaming.engine import Engine, TorchEngine
 from streaming.events import Final, Options
+from streaming.protocols import Limits
 from streaming.runner import Runner
 from streaming.server import Server, Settings
 from streaming.session import run
@@ -42,10 +43,11 @@ def visit(engine: Engine, folder: Path, heard: Path, test: Callable[[Tab], Await
     capture = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
 
     async def body() -> None:
-        async with Server(engine, Settings(port=0)) as server:
+        limits = Limits(lag_seconds=60.0)  # a busy machine is no reason to refuse the page
+        async with Server(engine, Settings(port=0, limits=limits)) as server:
             url = f"http://127.0.0.1:{server.port}/"
             file = f"--use-file-for-fake-audio-capture={heard}"
-            async with asyncio.timeout(120), browse(url, folder, *capture, file) as tab:
+            async with asyncio.timeout(300), browse(url, folder, *capture, file) as tab:
                 await tab.until(READY)
                 await test(tab)
 
@@ -77,7 +79,9 @@ def test_a_file(tmp_path: Path) -> None:
         choices = await tab.evaluate("[...document.querySelectorAll('#latency option')].map((x) => x.text)")
         assert choices == ["160 ms", "320 ms", "640 ms"]
         await tab.evaluate("document.getElementById('latency').value = '160'")
-        await tab.evaluate("document.getElementById('model').value = 'transducer'")
+        models = await tab.evaluate("[...document.querySelectorAll('#model option')].map((x) => x.text)")
+        assert models == ["rill, ctc", "rill, transducer"]
+        await tab.evaluate("document.getElementById('model').value = 1")
         await tab.evaluate("document.getElementById('phrases').value = '\\n Æther \\n'")
         await tab.choose_file(recording)
         await tab.until("document.querySelectorAll('#settled .segment').length === 2")

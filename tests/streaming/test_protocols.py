@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from asr.transcript import Word
 from streaming.endpoint import Rules
-from streaming.events import Ended, Event, Failed, Final, Options, Partial, Token
+from streaming.events import Ended, Event, Failed, Final, Options, Partial, Settled, Token
 from streaming.protocols import Action, Audio, Close, Finish, Limits, Offer, Send, Start
 from streaming.protocols.native import Native
 from streaming.protocols.sherpa import Sherpa
@@ -152,7 +153,8 @@ def test_what_breaks_the_protocol(native: Native, message: str | bytes, code: st
 
 def test_text_messages() -> None:
     native = started()
-    partial, final = (json.loads(x) for x in native.send([PARTIAL, FINAL], lag=0.0123))
+    told = [PARTIAL, replace(FINAL, settled=1.8), Settled(4.0)]
+    partial, final, silence = (json.loads(x) for x in native.send(told, lag=0.0123))
     assert partial == {
         "type": "partial",
         "segment": 0,
@@ -163,7 +165,9 @@ def test_text_messages() -> None:
         ],
         "lag_ms": 12,
     }
-    assert final == partial | {"type": "final", "start": 0.64, "end": 1.2, "speech_final": True}
+    times = {"start": 0.64, "end": 1.2, "speech_final": True, "settled": round(1.8 * 16_000)}
+    assert final == partial | {"type": "final"} | times
+    assert silence == {"type": "settled", "settled": 64_000}
     assert native.send([Ended(2.5)]) == []
     (bye,) = (json.loads(x) for x in native.bye("ended", "all audio was recognised"))
     assert (bye["type"], bye["code"], bye["duration"]) == ("bye", "ended", 2.5)
