@@ -15,7 +15,7 @@ import typer
 
 from asr.options import Model, argument, option
 from asr.show import complain, explain
-from asr.verbs import align, evaluate, transcribe
+from asr.verbs import align, evaluate, export, transcribe
 from streaming.command import serve
 
 __all__ = ["app", "main"]
@@ -121,6 +121,7 @@ app.command()(align)
 app.command()(evaluate)
 
 
+app.command()(export)
 app.command()(serve)
 
 

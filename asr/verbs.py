@@ -21,7 +21,7 @@ from asr.options import (
     option,
 )
 
-__all__ = ["align", "evaluate", "transcribe"]
+__all__ = ["align", "evaluate", "export", "transcribe"]
 
 
 def transcribe(
@@ -174,3 +174,28 @@ def evaluate(
         report.write_text(html(found), encoding="utf-8")
     if out is not None:
         out.write_text(found.to_json(), encoding="utf-8")
+
+
+def export(
+    model: Annotated[Path, argument("The model.", metavar="BUNDLE")],
+    out: Annotated[
+        Path | None,
+        option(
+            "Default: onnx/ in the bundle, where `asr serve --engine onnx` looks.",
+            "--out",
+            "-o",
+            metavar="DIR",
+        ),
+    ] = None,
+) -> None:
+    """Write a model's streaming step and heads as ONNX, with its state as named inputs and outputs.
+
+    \b
+    Example:
+      asr export runs/an4/bundle
+    """
+    from asr.bundle import load
+    from asr.export import export as run
+
+    for path in run(load(model), out or model / "onnx"):
+        typer.echo(path)

@@ -27,6 +27,7 @@ def serve(
             metavar="BUNDLE",
         ),
     ] = None,
+    engine: Annotated[str, option("torch, or onnx: ONNX Runtime.", metavar="NAME")] = "torch",
     precision: Annotated[str, option("float32, bfloat16 or int8.", metavar="KIND")] = "float32",
     fast: Fast = False,
     host: Annotated[str, option("0.0.0.0 listens to other machines, too.", metavar="NAME")] = "127.0.0.1",
@@ -100,7 +101,7 @@ def serve(
         max_batch=max_batch,
     )
     set_up(verbose=verbose or log_text, text=log_text)
-    engines = load_engines(model or (), precision=precision, fast=fast, threads=threads)
+    engines = load_engines(model or (), engine=engine, precision=precision, fast=fast, threads=threads)
     run(engines, settings, started=started)
 
 

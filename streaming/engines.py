@@ -8,26 +8,36 @@ from typing import cast, get_args
 
 from asr.bundle import load
 from asr.errors import ConfigError
+from asr.export import with_onnx_runtime
 from asr.paths import embedded_model
 from streaming.engine import Engine, Precision, TorchEngine
 
 __all__ = ["load_engines"]
 
+_KINDS = ("torch", "onnx")
+
 
 def load_engines(
     models: Sequence[str],
     *,
+    engine: str = "torch",
     precision: str = "float32",
     fast: bool = False,
     threads: int | None = None,
 ) -> dict[str, Engine]:
     """`models` are bundles, or NAME=BUNDLE; without a name, it is that of the bundle's folder. None: the embedded one.
 
-    Raises ConfigError: a precision that is none, or that a model cannot have; a name that stands for two.
+    The engine onnx takes the graphs that `asr export` has left in a bundle, or makes them.
+
+    Raises ConfigError: an engine or precision that is none, or that a model cannot have; a name that stands for two.
     BundleError: what is no bundle.
     """
     if precision not in get_args(Precision):
         raise ConfigError(f"precision: {precision!r} is none; use {', '.join(get_args(Precision))}")
+    if engine not in _KINDS:
+        raise ConfigError(f"engine: {engine!r} is none; use {' or '.join(_KINDS)}")
+    if (engine, precision) == ("onnx", "bfloat16"):
+        raise ConfigError("precision: bfloat16 is there for the engine torch only; use float32 or int8")
     kind, engines = cast("Precision", precision), dict[str, Engine]()
     for text in models or [str(embedded_model())]:
         name, sign, path = text.partition("=")
@@ -37,5 +47,9 @@ def load_engines(
         if name in engines:
             raise ConfigError(f"model: two are named {name}; give one another name: NAME={path}")
         model = load(path, fast=fast)
-        engines[name] = TorchEngine(model, threads=threads, precision=kind)
+        if engine == "onnx":
+            graphs = Path(path, "onnx")
+            folder = graphs if graphs.is_dir() else None
+            model = with_onnx_runtime(model, folder=folder, int8=kind == "int8", threads=threads)
+        engines[name] = TorchEngine(model, threads=threads, precision="float32" if engine == "onnx" else kind)
     return engines

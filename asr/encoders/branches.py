@@ -154,7 +154,8 @@ class Branches(nn.Module):
         """(B, U, D) -> attention's and cgMLP's (B, U, D); (B, 1, 1), who has no attention; the next state."""
         attended, attention = self.attention(x, context, state.attention)
         local, cgmlp = self.cgmlp(x, context, state.cgmlp)
-        dropped = torch.full((len(x), 1, 1), self.absent, device=x.device)
+        every = torch.ones if self.absent else torch.zeros
+        dropped = every(x.shape[0], 1, 1, dtype=torch.bool, device=x.device)
         if self.training and self.drop:
             dropped = dropped | (torch.rand(len(x), 1, 1, device=x.device) < self.drop)
             attended = attended.masked_fill(dropped, 0.0)

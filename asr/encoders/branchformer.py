@@ -129,13 +129,20 @@ class BranchWeights(nn.Module):
             stale = context.padding.new_zeros(len(local), context.left, 1)
         hidden = torch.cat([stale, context.padding], 1)
         window, hop = context.left + context.chunk, context.chunk
-        score, vote = seen.unflatten(-1, (2, 2)).unfold(1, window, hop).unbind(3)  # (B, chunks, 2, window)
+        score, vote = _windows(seen, window, hop).unflatten(2, (2, 2)).unbind(3)  # (B, chunks, 2, window)
         lowest = torch.finfo(score.dtype).min / 2  # finite, so that a chunk of padding yields a number
-        score = (score * self.scale).masked_fill(hidden.unfold(1, window, hop), lowest)
+        score = (score * self.scale).masked_fill(_windows(hidden, window, hop), lowest)
         votes = (score.softmax(-1) * vote).sum(-1)
         weights = votes.softmax(-1).repeat_interleave(hop, 1)
         alone = torch.tensor([0.0, 1.0], dtype=weights.dtype, device=weights.device)
         return torch.where(dropped, alone, weights), PoolState(pooled)
+
+
+def _windows(x: Tensor, window: int, hop: int) -> Tensor:
+    """(B, L + U, n) -> what each chunk sees, (B, chunks, n, window). In a step of one chunk that is all, and ONNX has
+    only such steps, for it knows no unfold of a length that it does not know.
+    """
+    return x.transpose(1, 2)[:, None] if x.shape[1] == window else x.unfold(1, window, hop)
 
 
 class LearnedAverage(nn.Module):

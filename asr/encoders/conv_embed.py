@@ -102,5 +102,5 @@ class ConvEmbed(Scheduled):
 
 def _channel_last(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """The convolution of (B, T, F, C). Memory stays in this order, in which all that is between them works fastest."""
-    y: Tensor = convolution(x.movedim(-1, 1)).movedim(1, -1)
+    y: Tensor = convolution(x.movedim(3, 1)).movedim(1, 3)
     return y

@@ -53,10 +53,10 @@ class DepthwiseConvolution(nn.Module):
         bias = none if self.bias is None else self.bias
         seen = self.history + 1  # taps for this frame and those before it
         if self.kernel == seen or context.chunk == x.shape[1]:  # only the last frame has zeros behind it
-            y = stream_convolution(x, past.mT, self.weight, bias)
+            y = stream_convolution(x, past.transpose(1, 2), self.weight, bias)
         else:
             weight = F.pad(self.weight[..., seen:], (seen, 2 * seen - 1 - self.kernel))  # right of the middle
-            y = stream_convolution(x, past.mT, self.weight[..., :seen], bias)
+            y = stream_convolution(x, past.transpose(1, 2), self.weight[..., :seen], bias)
             y = y + depthwise_convolution(x, weight, none, chunk=context.chunk)
         last = x[:, max(0, x.shape[1] - self.history) :]
         past = torch.cat([past, last], 1)[:, last.shape[1] :]

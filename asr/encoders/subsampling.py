@@ -79,7 +79,7 @@ class Stage(nn.Module):
             x = x.masked_fill(outside[:, :, None, None], 0.0)
         x = torch.cat([left.to(x.dtype), x], 1)
         left = x[:, x.shape[1] - self.left :].clone()  # a view would keep all of x
-        y = self.convolution(x.movedim(-1, 1)).movedim(1, -1)[:, :, : self.width(x.shape[2])]
+        y = self.convolution(x.movedim(3, 1)).movedim(1, 3)[:, :, : self.width(x.shape[2])]
         return F.relu(self.pointwise(y), inplace=True), left
 
 
@@ -146,8 +146,8 @@ class Subsampling(nn.Module):
         """
         x = self._window(x, state)
         size = self.factor * (1 if chunk.full else chunk.frames)
-        frames, rest = divmod(x.shape[1] - max(0, self.lookahead), size)
-        if rest or frames < 1:
+        frames = x.shape[1] - max(0, self.lookahead)
+        if frames % size or frames < 1:
             raise ValueError(f"{x.shape[1]} input frames are not {self.lookahead} and whole chunks of {size}")
         received = state.received + x_lens
         begin = -min(0, self.lookahead) - self.factor * state.position

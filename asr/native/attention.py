@@ -44,6 +44,8 @@ class Seen:
         if self.left:
             stale = torch.arange(-self.left, 0, device=x.device) < self.begin[:, None]
             x = torch.cat([cache.masked_fill(stale[..., None], 0.0), x], 1)
+        if x.shape[1] == self.left + self.chunk:
+            return x[:, None]  # of one chunk, and ONNX knows no unfold of a length that it does not know
         return x.unfold(1, self.left + self.chunk, self.chunk).transpose(2, 3)
 
 
