@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from asr.encoders.regularizers import Schedule, Scheduled, set_batch_count
 from asr.encoders.zipformer_modules import scaled_linear
+from asr.errors import ConfigError
 from asr.heads.base import BLANK, Emission
 from asr.heads.predictors import PredictorConfig, StatelessConfig, build
-from asr.losses.transducer import joiner_pruned_loss, pruning_ranges, simple_loss
+from asr.losses.transducer import (
+    Activation,
+    Joiner,
+    joiner_full_loss,
+    joiner_pruned_loss,
+    joiner_tdt_loss,
+    pruning_ranges,
+    simple_loss,
+)
 from asr.search import beam as beams
 from asr.search.beam import Beam, Hypothesis
 from asr.search.greedy import transducer_greedy
@@ -22,26 +31,63 @@ from asr.search.plan import Plan
 from asr.search.prediction import Prediction
 from asr.state import map_tree
 
-__all__ = ["Transducer", "TransducerBeam", "TransducerConfig", "TransducerState"]
+__all__ = ["TDTConfig", "Transducer", "TransducerBeam", "TransducerConfig", "TransducerState"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TDTConfig:
+    """Token-and-duration transducer (Xu et al. 2023): with each token or blank, how many frames to go on.
+
+    `sigma`: what each arc costs more in training, so that long durations are preferred. `omega`: weight of the loss
+    without durations, which keeps decoding sound where durations err.
+    """
+
+    durations: tuple[int, ...] = (0, 1, 2, 3, 4)
+    sigma: float = 0.05
+    omega: float = 0.1
+
+    def __post_init__(self) -> None:
+        ordered = sorted(set(self.durations))
+        if list(self.durations) != ordered or min(ordered, default=-1) < 0 or 1 not in ordered:
+            raise ConfigError(
+                f"tdt.durations: {self.durations}: give different frames, ascending, with 1 among them"
+            )
+        if not 0 <= self.omega < 1 or self.sigma < 0:
+            raise ConfigError("tdt: omega must be from 0 to below 1, and sigma 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransducerConfig:
-    """Predictor, width of the joiner, states a frame that pruning keeps.
+    """Predictor, joiner, and how they are trained.
 
-    The simple loss only guides the pruning; it counts fully at first, and `simple_scale` after `warmup` batches.
+    loss: pruned to `prune_range` states a frame (Kuang et al. 2022), or over the full lattice (Graves 2012). The simple
+    loss only guides the pruning; it counts fully at first, and `simple_scale` after `warmup` batches. fastemit: how
+    much more the gradient of a token counts than that of a blank, so that tokens come sooner (Yu et al. 2021). tdt:
+    with durations, over the full lattice.
+
+    Raises ConfigError: durations and a pruned lattice, which has no room for them.
     """
 
     FORMER: ClassVar[Mapping[str, str]] = {"predictor_dim": "predictor.dim", "context": "predictor.context"}
 
     predictor: PredictorConfig = field(default_factory=StatelessConfig)
     joiner_dim: int = 512
+    joiner_activation: Activation = "tanh"
+    loss: Literal["pruned", "full"] = "pruned"
+    fastemit: float = 0.0
+    tdt: TDTConfig | None = None
     prune_range: int = 5
     lm_scale: float = 0.25
     am_scale: float = 0.0
     simple_scale: float = 0.5
     warmup: int = 2000
     max_symbols: int = 1  # tokens that greedy decoding allows on one frame
+
+    def __post_init__(self) -> None:
+        if self.tdt is not None and self.loss == "pruned":
+            raise ConfigError("transducer.tdt: durations need the full lattice; set transducer.loss: full")
+        if self.fastemit < 0:
+            raise ConfigError(f"transducer.fastemit is {self.fastemit}; it must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -62,7 +108,7 @@ class TransducerBeam:
 
 
 class Transducer(Scheduled):
-    """Joiner: W tanh(encoder + predictor) + b over V tokens with blank."""
+    """Joiner: W tanh(encoder + predictor) + b over V tokens with blank; with TDT, over the durations, too."""
 
     def __init__(self, config: TransducerConfig, dim: int, vocabulary: int) -> None:
         super().__init__()
@@ -71,8 +117,11 @@ class Transducer(Scheduled):
         self.encoder_projection = nn.Linear(dim, c.joiner_dim)
         self.predictor_projection = nn.Linear(c.predictor.dim, c.joiner_dim)
         self.output = nn.Linear(c.joiner_dim, vocabulary)
-        self.simple_encoder = scaled_linear(dim, vocabulary, scale=0.25)
-        self.simple_predictor = scaled_linear(c.predictor.dim, vocabulary, scale=0.25)
+        if c.tdt is not None:
+            self.durations = nn.Linear(c.joiner_dim, len(c.tdt.durations))
+        if c.loss == "pruned":
+            self.simple_encoder = scaled_linear(dim, vocabulary, scale=0.25)
+            self.simple_predictor = scaled_linear(c.predictor.dim, vocabulary, scale=0.25)
         self.simple_weight = Schedule((0.0, 1.0), (c.warmup, c.simple_scale))
         self.pruned_weight = Schedule((0.0, 0.1), (c.warmup, 1.0))
 
@@ -80,18 +129,28 @@ class Transducer(Scheduled):
         set_batch_count(self, batch_count)
 
     def loss(self, y: Tensor, y_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
-        """The simple and the pruned loss (Kuang et al. 2022), each with its weight at this stage of training."""
+        """ "simple" and "pruned", each with its weight at this stage of training, or "full" or "tdt"."""
         c = self.config
         predicted = self.predictor(tokens)
+        joiner = Joiner(
+            self.encoder_projection(y),
+            self.predictor_projection(predicted),
+            self.output.weight,
+            self.output.bias,
+        )
+        options: dict[str, Any] = {"fastemit": c.fastemit, "activation": c.joiner_activation}
+        if c.tdt is not None:
+            joiner = joiner._replace(duration_weight=self.durations.weight, duration_bias=self.durations.bias)
+            options |= vars(c.tdt)
+            return {"tdt": joiner_tdt_loss(joiner, tokens, token_lens, y_lens, **options)}
+        if c.loss == "full":
+            return {"full": joiner_full_loss(joiner, tokens, token_lens, y_lens, **options)}
         simple, occupation = simple_loss(
             self.simple_encoder(y), self.simple_predictor(predicted), tokens, token_lens, y_lens,
             lm_scale=c.lm_scale, am_scale=c.am_scale,
         )  # fmt: skip
         ranges = pruning_ranges(occupation, token_lens, y_lens, width=c.prune_range)
-        pruned = joiner_pruned_loss(
-            self.encoder_projection(y), self.predictor_projection(predicted), self.output.weight, self.output.bias,
-            tokens, ranges, token_lens, y_lens,
-        )  # fmt: skip
+        pruned = joiner_pruned_loss(joiner, tokens, ranges, token_lens, y_lens, **options)
         return {
             "simple": self.now(self.simple_weight) * simple,
             "pruned": self.now(self.pruned_weight) * pruned,
@@ -104,8 +163,12 @@ class Transducer(Scheduled):
 
     def join(self, encoder: Tensor, predictor: Tensor) -> Tensor:
         """(..., J), (..., J) -> logits (..., V)."""
-        logits: Tensor = self.output(torch.tanh(encoder + predictor))
+        logits: Tensor = self.output(self._hidden(encoder, predictor))
         return logits
+
+    def _hidden(self, encoder: Tensor, predictor: Tensor) -> Tensor:
+        x = encoder + predictor
+        return x.relu() if self.config.joiner_activation == "relu" else x.tanh()
 
     @torch.no_grad()
     def init_state(self, batch: int, plan: Plan | None = None) -> TransducerState | TransducerBeam:

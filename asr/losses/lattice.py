@@ -128,7 +128,7 @@ def solve_in_torch(lattice: Lattice) -> tuple[Tensor, Occupation]:
     last = frame_lens
     if topology == "regular":  # along a diagonal t + s every arc leads to the next one: the other topology
         last = frame_lens + token_lens
-        symbol, blank = _skew(symbol), _skew(blank)
+        symbol, blank = skew(symbol), skew(blank)
 
     none = symbol.new_full((batch, 1), NOTHING)
     start = torch.where(state == 0, 0.0, NOTHING).to(symbol).expand(batch, -1)
@@ -165,7 +165,7 @@ def _widen(band: Tensor, token: Tensor, states: int) -> Tensor:
     return band.new_full((*band.shape[:2], states), NOTHING).scatter(2, token, band)
 
 
-def _skew(plane: Tensor) -> Tensor:
+def skew(plane: Tensor) -> Tensor:
     """(B, T, S + 1) -> (B, T + S, S + 1): entry (t, s) moves to (t + s, s)."""
     batch, frames, states = plane.shape
     step = torch.arange(frames + states - 1, device=plane.device)[:, None]

@@ -1,37 +1,43 @@
-"""Transducer losses: the full lattice (Graves 2012) and the pruned one (Kuang et al. 2022).
+"""Transducer losses: the full lattice (Graves 2012), the pruned one (Kuang et al. 2022), and with durations (TDT).
 
 The pruned loss in three steps, as a head uses them:
 
     simple, occupation = simple_loss(am, lm, tokens, token_lens, frame_lens, lm_scale=0.25)
     ranges = pruning_ranges(occupation, token_lens, frame_lens, width=5)
-    pruned = joiner_pruned_loss(encoder, predictor, weight, bias, tokens, ranges, token_lens, frame_lens)
+    pruned = joiner_pruned_loss(Joiner(encoder, predictor, weight, bias), tokens, ranges, token_lens, frame_lens)
 
 Letters: B utterances, T frames, S tokens of the longest, R states kept a frame, V tokens with blank, J width of
-the joiner. Blank is token 0. All losses are per utterance, (B,), minus a natural logarithm; one that has no path
-(more tokens than frames in the modified topology, tokens but no frames) is infinite and has no gradient. Padding
-of `tokens` beyond `token_lens` is ignored, whatever it holds. Wrong shapes and lengths raise ValueError.
+the joiner, D durations. Blank is token 0. All losses are per utterance, (B,), minus a natural logarithm; one that has
+no path (more tokens than frames in the modified topology, tokens but no frames) is infinite and has no gradient.
+Padding of `tokens` beyond `token_lens` is ignored, whatever it holds. Wrong shapes and lengths raise ValueError.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
-from asr.losses.fused import fused_joiner_loss, fused_logits_loss
+from asr.losses.fused import fused_logits_loss
+from asr.losses.joiner import Activation, Joiner, joiner_loss
 from asr.losses.lattice import Lattice, Occupation, Topology, lattice_loss
 from asr.losses.simple import log_inner_product
+from asr.losses.solver import Solver, arcs_loss, duration_solver, lattice_solver
 from asr.native.library import available, plain
 
 __all__ = [
+    "Activation",
+    "Joiner",
     "Occupation",
     "Topology",
     "full_loss",
     "gather_pruned",
+    "joiner_full_loss",
     "joiner_pruned_loss",
+    "joiner_tdt_loss",
     "pruned_loss",
     "pruning_ranges",
     "simple_loss",
+    "tdt_loss",
 ]
 
 BLANK = 0
@@ -143,6 +149,7 @@ def pruned_loss(
     frame_lens: Tensor,
     *,
     topology: Topology = "regular",
+    fastemit: float = 0.0,
 ) -> Tensor:
     """The loss over the states that `ranges` (B, T, R) keeps, from any joiner's logits (B, T, R, V)."""
     logits = _at_least_float32(logits)
@@ -151,67 +158,150 @@ def pruned_loss(
         raise ValueError(f"ranges of shape {tuple(ranges.shape)} for logits of shape {tuple(logits.shape)}")
     _check(tokens, token_lens, frame_lens, batch=batch, frames=frames, states=tokens.shape[1] + 1, size=size)
     token = _tokens_of_states(tokens, ranges, token_lens, frame_lens)
-    begin = ranges[:, :, 0]
+    solver = lattice_solver(ranges[:, :, 0], token_lens, frame_lens, topology, fastemit=fastemit)
     if available() and plain(logits):
-        return fused_logits_loss(logits, token, begin, token_lens, frame_lens, topology)
-    normaliser = logits.logsumexp(3)
-    symbol = logits.gather(3, token.clamp(min=0)[..., None])[..., 0] - normaliser
-    blank = logits[..., BLANK] - normaliser
-    return lattice_loss(Lattice(symbol, blank, begin, token_lens, frame_lens, topology))[0]
+        return fused_logits_loss(logits, token, solver)
+    return arcs_loss(*_arcs(logits, token), None, solver)
 
 
 def full_loss(
-    logits: Tensor, tokens: Tensor, token_lens: Tensor, frame_lens: Tensor, *, topology: Topology = "regular"
+    logits: Tensor,
+    tokens: Tensor,
+    token_lens: Tensor,
+    frame_lens: Tensor,
+    *,
+    topology: Topology = "regular",
+    fastemit: float = 0.0,
 ) -> Tensor:
-    """The loss over all states, from logits (B, T, S + 1, V)."""
-    batch, frames, states, _ = logits.shape
-    ranges = torch.arange(states, device=logits.device).expand(batch, frames, -1)
-    return pruned_loss(logits, tokens, ranges, token_lens, frame_lens, topology=topology)
+    """The loss over all states, from any joiner's logits (B, T, S + 1, V)."""
+    ranges = _all_states(tokens, logits.shape[1])
+    return pruned_loss(logits, tokens, ranges, token_lens, frame_lens, topology=topology, fastemit=fastemit)
+
+
+def tdt_loss(
+    logits: Tensor,
+    duration_logits: Tensor,
+    tokens: Tensor,
+    token_lens: Tensor,
+    frame_lens: Tensor,
+    *,
+    durations: tuple[int, ...],
+    sigma: float = 0.0,
+    omega: float = 0.0,
+    fastemit: float = 0.0,
+) -> Tensor:
+    """The token-and-duration loss (Xu et al. 2023; see `duration_solver`), from any joiner's logits.
+
+    logits: (B, T, S + 1, V); duration_logits: (B, T, S + 1, D), of the frames that `durations` name.
+    """
+    logits, duration_logits = map(_at_least_float32, (logits, duration_logits))
+    batch, frames, states, size = logits.shape
+    _check(tokens, token_lens, frame_lens, batch=batch, frames=frames, states=states, size=size)
+    _check_durations(durations, duration_logits.shape[-1])
+    token = _tokens_of_states(tokens, _all_states(tokens, frames), token_lens, frame_lens)
+    solver = duration_solver(durations, token_lens, frame_lens, sigma=sigma, omega=omega, fastemit=fastemit)
+    return arcs_loss(*_arcs(logits, token), duration_logits.log_softmax(-1), solver)
 
 
 def joiner_pruned_loss(
-    encoder: Tensor,
-    predictor: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    joiner: Joiner,
     tokens: Tensor,
     ranges: Tensor,
     token_lens: Tensor,
     frame_lens: Tensor,
     *,
     topology: Topology = "regular",
+    fastemit: float = 0.0,
+    activation: Activation = "tanh",
 ) -> Tensor:
-    """`pruned_loss` of the joiner tanh(encoder + predictor) @ weight.T + bias, fused with it.
+    """`pruned_loss` of a joiner, fused with it: no tensor of size B x T x R x J is made.
 
-    encoder: (B, T, J), predictor: (B, S + 1, J), both projected to the joiner's width; weight: (V, J); bias: (V,).
-    With the C kernels no tensor of size B x T x R x J is made, states beyond an utterance's end cost nothing,
-    and states that fewer than one path in ten million visits cost nothing in the backward pass.
+    States beyond an utterance's end cost nothing, and those that fewer than one path in ten million visits cost nothing
+    in the backward pass.
     """
-    encoder, predictor, weight = map(_at_least_float32, (encoder, predictor, weight))
-    bias = weight.new_zeros(len(weight)) if bias is None else _at_least_float32(bias)
-    batch, frames, _ = encoder.shape
+    if ranges.shape[:2] != joiner.encoder.shape[:2]:
+        raise ValueError(
+            f"ranges of shape {tuple(ranges.shape)} for an encoder of shape {tuple(joiner.encoder.shape)}"
+        )
+    solver = lattice_solver(ranges[:, :, 0], token_lens, frame_lens, topology, fastemit=fastemit)
+    return _fused(joiner, tokens, ranges, token_lens, frame_lens, solver, activation, keep=True)
+
+
+def joiner_full_loss(
+    joiner: Joiner,
+    tokens: Tensor,
+    token_lens: Tensor,
+    frame_lens: Tensor,
+    *,
+    topology: Topology = "regular",
+    fastemit: float = 0.0,
+    activation: Activation = "tanh",
+) -> Tensor:
+    """`full_loss` of a joiner, fused with it: logits exist for a block of states at a time, and once more in the
+    backward pass for the states that paths visit."""
+    ranges = _all_states(tokens, joiner.encoder.shape[1])
+    solver = lattice_solver(None, token_lens, frame_lens, topology, fastemit=fastemit)
+    return _fused(joiner, tokens, ranges, token_lens, frame_lens, solver, activation, keep=False)
+
+
+def joiner_tdt_loss(
+    joiner: Joiner,
+    tokens: Tensor,
+    token_lens: Tensor,
+    frame_lens: Tensor,
+    *,
+    durations: tuple[int, ...],
+    sigma: float = 0.0,
+    omega: float = 0.0,
+    fastemit: float = 0.0,
+    activation: Activation = "tanh",
+) -> Tensor:
+    """`tdt_loss` of a joiner with durations, fused with it as in `joiner_full_loss`."""
+    _check_durations(durations, 0 if joiner.duration_weight is None else len(joiner.duration_weight))
+    ranges = _all_states(tokens, joiner.encoder.shape[1])
+    solver = duration_solver(durations, token_lens, frame_lens, sigma=sigma, omega=omega, fastemit=fastemit)
+    return _fused(joiner, tokens, ranges, token_lens, frame_lens, solver, activation, keep=False)
+
+
+def _fused(
+    joiner: Joiner,
+    tokens: Tensor,
+    ranges: Tensor,
+    token_lens: Tensor,
+    frame_lens: Tensor,
+    solver: Solver,
+    activation: Activation,
+    *,
+    keep: bool,
+) -> Tensor:
+    joiner = Joiner._make(None if x is None else _at_least_float32(x) for x in joiner)
+    if joiner.bias is None:
+        joiner = joiner._replace(bias=joiner.weight.new_zeros(len(joiner.weight)))
+    (batch, frames, _), states = joiner.encoder.shape, joiner.predictor.shape[1]
     _check(
         tokens,
         token_lens,
         frame_lens,
         batch=batch,
         frames=frames,
-        states=predictor.shape[1],
-        size=len(weight),
+        states=states,
+        size=len(joiner.weight),
     )
-    if ranges.shape[:2] != (batch, frames):
-        raise ValueError(
-            f"ranges of shape {tuple(ranges.shape)} for an encoder of shape {tuple(encoder.shape)}"
-        )
-    with torch.autocast(encoder.device.type, enabled=False):
-        if available() and plain(encoder, predictor, weight, bias):
-            token = _tokens_of_states(tokens, ranges, token_lens, frame_lens)
-            return fused_joiner_loss(
-                encoder, predictor, weight, bias, token, ranges, token_lens, frame_lens, topology
-            )
-        first, second = gather_pruned(encoder, predictor, ranges)
-        logits = linear(torch.tanh(first + second), weight, bias)
-        return pruned_loss(logits, tokens, ranges, token_lens, frame_lens, topology=topology)
+    token = _tokens_of_states(tokens, ranges, token_lens, frame_lens)
+    with torch.autocast(joiner.encoder.device.type, enabled=False):
+        return joiner_loss(joiner, token, ranges, solver, activation=activation, keep=keep)
+
+
+def _arcs(logits: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (B, T, R) of each state's token and blank."""
+    normaliser = logits.logsumexp(3)
+    symbol = logits.gather(3, token.clamp(min=0)[..., None])[..., 0] - normaliser
+    return symbol, logits[..., BLANK] - normaliser
+
+
+def _all_states(tokens: Tensor, frames: int) -> Tensor:
+    """(B, T, S + 1)."""
+    return torch.arange(tokens.shape[1] + 1, device=tokens.device).expand(len(tokens), frames, -1)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -253,4 +343,11 @@ def _check(
     if real.numel() and not 0 <= int(real.min()) <= int(real.max()) < size:
         raise ValueError(
             f"tokens between {int(real.min())} and {int(real.max())}: must lie in 0 ... {size - 1}"
+        )
+
+
+def _check_durations(durations: tuple[int, ...], count: int) -> None:
+    if len(durations) != count or min(durations, default=-1) < 0 or max(durations) < 1:
+        raise ValueError(
+            f"durations {durations} for {count} logits: give one of each, 0 or more, and not 0 alone"
         )

@@ -1,4 +1,4 @@
-/* The transducer's joiner around its matrix products: rows of tanh, and log-softmax that keeps two entries. */
+/* The transducer's joiner around its matrix products: rows of tanh or relu, and log-softmax that keeps two entries. */
 #include "vector_math.h"
 
 #define ROWS 32
@@ -52,15 +52,21 @@ VECTOR static void gradient_rows(const float *logits, const int64_t *row, int64_
     }
 }
 
-VECTOR static void tanh_sum(const float *a, const float *b, float *y, int64_t size) {
+VECTOR static void activated_sum(const float *a, const float *b, float *y, int64_t size, int relu) {
+    if (relu) {
 #pragma omp simd
-    for (int64_t j = 0; j < size; j++) y[j] = 1.0f - 2.0f / (1.0f + exp_float(2.0f * (a[j] + b[j])));
+        for (int64_t j = 0; j < size; j++) y[j] = a[j] + b[j] < 0.0f ? 0.0f : a[j] + b[j];
+    } else {
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++) y[j] = 1.0f - 2.0f / (1.0f + exp_float(2.0f * (a[j] + b[j])));
+    }
 }
 
-VECTOR static void tanh_gradient(const float *y, const float *dy, float *da, float *db, int64_t size) {
+VECTOR static void activated_gradient(const float *y, const float *dy, float *da, float *db, int64_t size, int relu) {
 #pragma omp simd
     for (int64_t j = 0; j < size; j++) {
-        float g = dy[j] * (1.0f - y[j] * y[j]);
+        float slope = relu ? (y[j] > 0.0f ? 1.0f : 0.0f) : 1.0f - y[j] * y[j];
+        float g = dy[j] * slope;
         da[j] += g;
         db[j] += g;
     }
@@ -86,13 +92,14 @@ EXPORT void rill_logits_gradient(const float *logits, const int64_t *row, const 
                       gradient, size);
 }
 
-/* hidden (N, J) = tanh(encoder[encoder_row] + predictor[predictor_row]). */
+/* hidden (N, J) = tanh or relu of encoder[encoder_row] + predictor[predictor_row]. */
 EXPORT void rill_joiner_hidden(const float *encoder, const float *predictor, const int64_t *encoder_row,
-                               const int64_t *predictor_row, float *hidden, int64_t rows, int64_t size,
+                               const int64_t *predictor_row, float *hidden, int64_t rows, int64_t size, int relu,
                                int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (rows > 2 * ROWS)
     for (int64_t i = 0; i < rows; i++)
-        tanh_sum(encoder + encoder_row[i] * size, predictor + predictor_row[i] * size, hidden + i * size, size);
+        activated_sum(encoder + encoder_row[i] * size, predictor + predictor_row[i] * size, hidden + i * size, size,
+                      relu);
 }
 
 /* Adds the gradient of hidden (N, J) to those of the encoder's and predictor's rows. Rows meet in the sums,
@@ -100,12 +107,13 @@ EXPORT void rill_joiner_hidden(const float *encoder, const float *predictor, con
 EXPORT void rill_joiner_hidden_gradient(const float *hidden, const float *hidden_gradient,
                                         const int64_t *encoder_row, const int64_t *predictor_row,
                                         float *encoder_gradient, float *predictor_gradient, int64_t rows,
-                                        int64_t size, int threads) {
+                                        int64_t size, int relu, int threads) {
     int64_t slice = ((size + threads - 1) / threads + 15) / 16 * 16;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t j = 0; j < size; j += slice)
         for (int64_t i = 0; i < rows; i++)
-            tanh_gradient(hidden + i * size + j, hidden_gradient + i * size + j,
-                          encoder_gradient + encoder_row[i] * size + j,
-                          predictor_gradient + predictor_row[i] * size + j, size - j < slice ? size - j : slice);
+            activated_gradient(hidden + i * size + j, hidden_gradient + i * size + j,
+                               encoder_gradient + encoder_row[i] * size + j,
+                               predictor_gradient + predictor_row[i] * size + j, size - j < slice ? size - j : slice,
+                               relu);
 }

@@ -12,14 +12,7 @@
  */
 #include <stdlib.h>
 
-#include "vector_math.h"
-
-/* Stands for log 0: finite, so that the difference of two of them is a number. */
-#define NOTHING (-1e30)
-#define IMPOSSIBLE (-1e29)
-
-/* Flows below this are dropped: float32's denormal numbers would slow the caller's matrix products tenfold. */
-#define TRICKLE 1e-30
+#include "lattice.h"
 
 typedef struct {
     const float *symbol, *blank; /* (T, R) log-probabilities of one utterance */
@@ -28,10 +21,6 @@ typedef struct {
     int64_t frames, width, tokens;
     int modified;
 } Lattice;
-
-INLINE double held(float x) { return x < (float)NOTHING ? NOTHING : (double)x; }
-
-INLINE double kept(double flow) { return flow < TRICKLE ? 0.0 : flow; }
 
 INLINE int64_t first(const Lattice *l, int64_t t) {
     if (!l->begin) return 0;

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from asr import native
-from asr.losses import lattice, transducer
+from asr.losses import durations, fused, joiner, lattice, transducer
 
 
 @pytest.fixture(params=["native", "torch"])
@@ -11,6 +11,6 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """With the C kernels, and as where they were not built."""
     if request.param == "native" and not native.available():
         pytest.skip(native.reason())
-    for module in (lattice, transducer):
+    for module in (durations, fused, joiner, lattice, transducer):
         monkeypatch.setattr(module, "available", lambda: request.param == "native")
     return str(request.param)

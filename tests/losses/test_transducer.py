@@ -15,6 +15,7 @@ from torch import Tensor
 from asr import native
 from asr.losses import lattice
 from asr.losses.transducer import (
+    Joiner,
     Topology,
     full_loss,
     gather_pruned,
@@ -138,7 +139,7 @@ def test_gradients_of_the_pruned_and_full_losses_are_finite_differences(topology
     bias = torch.linspace(-1, 1, 4, dtype=torch.float64)
 
     def pruned(*leaves: Tensor) -> Tensor:
-        return joiner_pruned_loss(*leaves, tokens, ranges, *lens, topology=topology)
+        return joiner_pruned_loss(Joiner(*leaves), tokens, ranges, *lens, topology=topology)
 
     def full(am: Tensor, lm: Tensor) -> Tensor:
         return full_loss(am[:, :, None] * lm[:, None], tokens, *lens, topology=topology)
@@ -171,7 +172,7 @@ def test_kernels_agree_with_torch(topology: Topology, width: int, spread: float)
         for loss in (
             simple_loss(leaves[0] * spread, leaves[1], *lens, lm_scale=0.2, topology=topology)[0],
             pruned_loss(logits, lens[0], ranges, *lens[1:], topology=topology),
-            joiner_pruned_loss(*leaves, lens[0], ranges, *lens[1:], topology=topology),
+            joiner_pruned_loss(Joiner(*leaves), lens[0], ranges, *lens[1:], topology=topology),
         ):
             gradients = torch.autograd.grad((loss * scale.to(dtype)).sum(), leaves, allow_unused=True)
             results += [loss.detach(), *(g for g in gradients if g is not None)]
@@ -232,7 +233,9 @@ def test_ranges_lead_from_the_first_token_to_the_last(seed: int, width: int, top
     assert (ends == token_lens[:, None]).any(1).all()
     assert ranges.max() <= 7
     weight = torch.eye(5, dtype=torch.float64)
-    loss = joiner_pruned_loss(am, lm, weight, None, tokens, ranges, token_lens, frame_lens, topology=topology)
+    loss = joiner_pruned_loss(
+        Joiner(am, lm, weight), tokens, ranges, token_lens, frame_lens, topology=topology
+    )
     assert loss.isfinite().all()
 
 
@@ -244,7 +247,7 @@ def run_all(
     simple, occupation = simple_loss(am, lm, *lens, lm_scale=0.25, topology=topology)
     ranges = pruning_ranges(occupation, *lens[1:], width=3, topology=topology)
     fused = joiner_pruned_loss(
-        am, lm, torch.eye(am.shape[2]), None, lens[0], ranges, *lens[1:], topology=topology
+        Joiner(am, lm, torch.eye(am.shape[2])), lens[0], ranges, *lens[1:], topology=topology
     )
     full = full_loss(am[:, :, None] + lm[:, None], *lens, topology=topology)
     return [(x, torch.autograd.grad(x[x.isfinite()].sum(), (am, lm))) for x in (simple, fused, full)]
@@ -316,7 +319,7 @@ def test_half_precision_is_computed_in_float32(kernels: str) -> None:
     am, lm = am.bfloat16().requires_grad_(), lm.bfloat16()
     ranges = torch.arange(4).expand(3, 4, -1)
     with torch.autocast("cpu", torch.bfloat16):
-        fused = joiner_pruned_loss(am, lm, torch.eye(5), torch.zeros(5), tokens, ranges, *lens[1:])
+        fused = joiner_pruned_loss(Joiner(am, lm, torch.eye(5), torch.zeros(5)), tokens, ranges, *lens[1:])
         full = full_loss((am[:, :, None].float() + lm[:, None].float()).tanh(), *lens)
         simple, _ = simple_loss(am, lm, *lens)
         pruned = pruned_loss(am[:, :, None] + lm[:, None], tokens, ranges, *lens[1:])
@@ -330,10 +333,7 @@ def test_half_precision_is_computed_in_float32(kernels: str) -> None:
 def test_without_gradients_the_fused_loss_is_the_same(kernels: str) -> None:
     am, lm, tokens, token_lens, _ = draw(31)
     case = (
-        am.float(),
-        lm.float(),
-        torch.eye(5).requires_grad_(),
-        None,
+        Joiner(am.float(), lm.float(), torch.eye(5).requires_grad_()),
         tokens,
         torch.arange(4).expand(3, 4, -1),
     )

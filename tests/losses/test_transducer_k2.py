@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from asr.losses.transducer import (
+    Joiner,
     Topology,
     full_loss,
     gather_pruned,
@@ -61,7 +62,7 @@ def test_k2_computes_the_same(kernels: str, topology: Topology) -> None:
     for loss in (
         pruned_loss(joined, tokens, ranges, token_lens, frame_lens, topology=topology),
         joiner_pruned_loss(
-            first, second, weight, None, tokens, ranges, token_lens, frame_lens, topology=topology
+            Joiner(first, second, weight), tokens, ranges, token_lens, frame_lens, topology=topology
         ),
     ):
         assert_near(loss, golden(topology, "pruned.loss"))

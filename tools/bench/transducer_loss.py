@@ -3,8 +3,9 @@
     python tools/bench/transducer_loss.py [--threads 2] [--repeats 20] [--peaky] [--quick]
 
 B=8, T=250, S=40, V=500, R=5, a joiner 512 wide, float32. All cases of one table run in turn, round after round,
-so that what else the machine does falls on all of them; the slow ones run once, after a warm-up. warprnnt_numba
-and k2 join in where they are installed. "cpu ms" counts all threads, those that wait for others too.
+so that what else the machine does falls on all of them; the slow ones run once, after a warm-up. "full" and "tdt" are
+fused with the joiner and hold no logits; "full, naive" makes them all first. warprnnt_numba and k2 join in where they
+are installed. "cpu ms" counts all threads, those that wait for others too. "peak MB" is what one case adds.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from asr import native
 from asr.losses import transducer
 
 B, T, S, V, R, J = 8, 250, 40, 500, 5, 512
+DURATIONS = (0, 1, 2, 3, 4)
 # k2 1.24's CPU build on a 2-core machine of this kind, milliseconds (issue 2).
 K2 = {"smoothed": 58.0, "pruned": 21.0, "whole": 198.0}
 
@@ -35,8 +37,8 @@ K2 = {"smoothed": 58.0, "pruned": 21.0, "whole": 198.0}
 def reference() -> Iterator[None]:
     """Everything in torch, as where the library was not built."""
     with contextlib.ExitStack() as stack:
-        for module in ("asr.losses.lattice", "asr.losses.transducer"):
-            stack.enter_context(mock.patch(f"{module}.available", return_value=False))
+        for module in ("durations", "fused", "joiner", "lattice", "transducer"):
+            stack.enter_context(mock.patch(f"asr.losses.{module}.available", return_value=False))
         yield
 
 
@@ -71,7 +73,12 @@ def cases(peaky: bool) -> dict[str, Callable[[], None]]:
         target[:, : 6 * S : 6] = tokens
         am += 20.0 * torch.nn.functional.one_hot(target, V)
         encoder, predictor, weight = 6.0 * weight[target], 0.1 * predictor, 20.0 * weight
-    leaves = [x.requires_grad_() for x in (am, lm, encoder, predictor, weight, bias)]
+    duration_weight, duration_bias = torch.randn(len(DURATIONS), J) / J**0.5, torch.zeros(len(DURATIONS))
+    leaves = [
+        x.requires_grad_() for x in (am, lm, encoder, predictor, weight, bias, duration_weight, duration_bias)
+    ]
+    joiner = transducer.Joiner(*leaves[2:6])
+    with_durations = transducer.Joiner(*leaves[2:])
     lens = tokens, token_lens, frame_lens
 
     def simple(**scales: float) -> tuple[Tensor, transducer.Occupation]:
@@ -93,15 +100,17 @@ def cases(peaky: bool) -> dict[str, Callable[[], None]]:
     def whole() -> Tensor:
         loss, occupation = simple(lm_scale=0.25)
         kept = transducer.pruning_ranges(occupation, *lens[1:], width=R)
-        return loss + transducer.joiner_pruned_loss(encoder, predictor, weight, bias, tokens, kept, *lens[1:])
+        return loss + transducer.joiner_pruned_loss(joiner, tokens, kept, *lens[1:])
 
     found: dict[str, Callable[[], None]] = {
         "simple": passes(lambda: simple()[0]),
         "smoothed": passes(lambda: simple(lm_scale=0.25)[0]),
         "pruned": passes(lambda: transducer.pruned_loss(logits, tokens, ranges, *lens[1:])),
         "whole": passes(whole),
+        "full": passes(lambda: transducer.joiner_full_loss(joiner, *lens)),
+        "tdt": passes(lambda: transducer.joiner_tdt_loss(with_durations, *lens, durations=DURATIONS)),
     }
-    return found | others(leaves, lens, ranges)
+    return found | others([*leaves[:6], logits], lens, ranges)
 
 
 def others(leaves: list[Tensor], lens: tuple[Tensor, ...], ranges: Tensor) -> dict[str, Callable[[], None]]:
@@ -125,17 +134,13 @@ def others(leaves: list[Tensor], lens: tuple[Tensor, ...], ranges: Tensor) -> di
             clear()
             numba(joined().log_softmax(3), *lens32).backward()
 
-        found["whole, full lattice, warprnnt_numba"] = warprnnt
+        found["full, warprnnt_numba"] = warprnnt
 
-    every = torch.arange(S + 1).expand(B, T, -1)
-
-    def full() -> None:
+    def naive() -> None:
         clear()
-        transducer.joiner_pruned_loss(
-            encoder, predictor, weight, bias, tokens, every, token_lens, frame_lens
-        ).sum().backward()
+        transducer.full_loss(joined(), tokens, token_lens, frame_lens).sum().backward()
 
-    found["whole, full lattice"] = full
+    found["full, naive"] = naive
     with contextlib.suppress(ImportError):
         k2 = importlib.import_module("k2")
         boundary = torch.stack([token_lens * 0, token_lens * 0, token_lens, frame_lens], 1)
@@ -174,9 +179,10 @@ def main() -> None:
         return run
 
     ours = cases(options.peaky)
-    runs = ours | {f"{name}, torch reference": in_torch(ours[name]) for name in K2 | {"simple": 0.0}}
-    runs = {name: run for name, run in runs.items() if name in K2 or not options.quick}
-    slow = {name for name in runs if "full lattice" in name or "torch reference" in name}
+    runs = ours | {f"{name}, torch reference": in_torch(ours[name]) for name in (*K2, "simple", "tdt")}
+    quick = {*K2, "full", "tdt", "full, naive"}
+    runs = {name: run for name, run in runs.items() if name in quick or not options.quick}
+    slow = {name for name in runs if name.startswith(("full", "tdt")) or "torch reference" in name}
     times: dict[str, list[float]] = {name: [] for name in runs}
     work: dict[str, list[float]] = {name: [] for name in runs}
     memory = {}
