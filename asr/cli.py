@@ -66,6 +66,28 @@ def prepare(
 
 
 @app.command()
+def shards(
+    manifests: Annotated[list[Path], argument("Lhotse cuts: train.jsonl.gz.", metavar="MANIFEST...")],
+    out: Annotated[Path, option("Folder that gets the shards.", "--out", "-o", metavar="DIR")],
+    utterances: Annotated[int, option("In each shard.", metavar="N")] = 1000,
+    format: Annotated[str, option("flac, opus, mp3 or wav.", metavar="KIND")] = "flac",
+) -> None:
+    """Pack audio and texts into shards (Lhotse Shar), for disks that seek slowly and for training over a network.
+
+    data.train of a recipe then names the folder, or where it was copied to: https://..., s3://...
+
+    \b
+    Example:
+      asr shards data/librispeech/train.jsonl.gz --out shards/train
+    """
+    from asr.dataset.pack import pack
+    from asr.show import progress
+
+    with progress("packing", "utterances") as move:
+        typer.echo(pack(manifests, out, utterances=utterances, format=format, progress=move))
+
+
+@app.command()
 def train(
     config: Annotated[Path, argument("The recipe.", metavar="RECIPE.yaml")],
     overrides: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asr.dataset.augment import SpecAugment, SpecAugmentConfig
+from asr.dataset.augment import SpecAugmentConfig, Spectral
 from asr.dataset.config import DataConfig
 from asr.dataset.loader import Batch, Loader
 from asr.dataset.validate import Problem, Report, check, validate
@@ -13,8 +13,8 @@ __all__ = [
     "Loader",
     "Problem",
     "Report",
-    "SpecAugment",
     "SpecAugmentConfig",
+    "Spectral",
     "check",
     "validate",
 ]

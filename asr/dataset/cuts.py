@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from asr.audio import SAMPLE_RATE
 from asr.errors import DataError
 
-__all__ = ["Cache", "load_audio", "resample", "text_of"]
+__all__ = ["Cache", "Samples", "load_audio", "resample", "text_of"]
 
 Samples = NDArray[np.float32]
 

@@ -25,6 +25,7 @@ from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 from numpy.typing import NDArray
 
+from asr.dataset.cuts import Samples, load_audio
 from asr.errors import DataError
 from asr.paths import cache_folder
 
@@ -55,6 +56,8 @@ class Source(Protocol):
     """The one file that `Line.start` counts in, where lines can be read from it again."""
     folder: Path | None
     """What audio paths may be relative to."""
+    sharded: bool
+    """Whether the audio of a file of lines lies together, and is read best with its neighbours."""
 
     def stamp(self) -> str:
         """Other text when the corpus has changed."""
@@ -65,6 +68,10 @@ class Source(Protocol):
         ...
 
     def lines(self) -> Iterator[Line]: ...
+
+    def with_audio(self, cut: Cut, file: int) -> Cut:
+        """A cut, of the file of that number, with audio that can be loaded."""
+        ...
 
 
 def stamp_of(path: Path) -> str:
@@ -78,6 +85,8 @@ def stamp_of(path: Path) -> str:
 
 class ManifestFile:
     """Lhotse cuts in JSON lines, gzipped or not."""
+
+    sharded = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -104,6 +113,9 @@ class ManifestFile:
             raise DataError(
                 f"{self.path} cannot be read: {error}; write it again with `asr prepare`"
             ) from error
+
+    def with_audio(self, cut: Cut, file: int) -> Cut:
+        return cut
 
 
 class Index:
@@ -155,6 +167,10 @@ class Index:
     def cut(self, i: int) -> Cut:
         """Line i as a cut. Raises DataError as `parse` does."""
         return parse(self.line(i), where=self.where(i), folder=self.source.folder)
+
+    def load(self, i: int, cut: Cut, *, speed: float = 1.0) -> Samples:
+        """The samples of line i, whose cut this is, (S,) at 16 kHz. Raises DataError as `load_audio` does."""
+        return load_audio(self.source.with_audio(cut, int(self.files[i])), speed=speed)
 
 
 def _build(source: Source, path: Path) -> None:

@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asr.audio import SAMPLE_RATE
+from asr.dataset.augment import Pipeline
 from asr.dataset.config import DataConfig
-from asr.dataset.cuts import Cache, Samples, load_audio, resample, text_of
+from asr.dataset.cuts import Cache, Samples, resample, text_of
 from asr.dataset.manifest import Manifest
-from asr.dataset.sampler import Plan, Sampler
+from asr.dataset.sampler import Sampler
 from asr.errors import DataError
 
 __all__ = ["Batch", "Encodes", "Loader"]
@@ -78,47 +79,58 @@ class _Loaded:
 
 
 class _Batches(Dataset[_Loaded]):
-    """The batches of a plan, loaded on demand in whichever process asks; nothing here is random."""
+    """The batches of an epoch from `first` on, loaded on demand in whichever process asks. What is random follows from
+    the seed and the batch's place in the epoch."""
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        plan: Plan,
-        config: DataConfig,
-        tokenizer: Encodes,
-        cache: Cache | None,
-    ) -> None:
-        self.manifest, self.plan, self.config, self.tokenizer, self.cache = (
-            manifest,
-            plan,
-            config,
-            tokenizer,
-            cache,
-        )
+    def __init__(self, loader: Loader, epoch: int, first: int) -> None:
+        config = loader.config
+        self.plan, self.first = loader.sampler.plan(epoch).after(first), first
+        self.manifest, self.tokenizer, self.cache = loader.manifest, loader.tokenizer, loader.cache
+        self.case, self.pause = config.case, config.joining.pause if config.joining else 0.0
+        self.pipeline = loader.pipeline if epoch >= config.plain_epochs else None
+        self.seed = (config.seed, epoch, 4 + loader.sampler.rank)
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, number: int) -> _Loaded:
+        plan = self.plan[number]
         ids, audio, texts, bad = [], [], [], []
-        for index, speed in zip(self.plan[number].indices, self.plan[number].speeds, strict=True):
-            try:
-                cut = self.manifest[index]
-                audio.append(self._audio(index, cut, speed))
-            except DataError as error:
-                bad.append(f"{self.manifest.where(index)}: {error}")
-                continue
-            ids.append(cut.id)
-            texts.append(text_of(cut, case=self.config.case))
-        return _Loaded(self._collate(ids, audio, texts) if ids else None, len(ids) + len(bad), tuple(bad))
+        end = 0
+        for place, size in enumerate(plan.sizes):
+            end += size
+            parts: list[tuple[str, Samples, str]] = []
+            for index, speed in zip(
+                plan.indices[end - size : end], plan.speeds[end - size : end], strict=True
+            ):
+                try:
+                    cut, samples = self._load(index, speed)
+                    parts.append((cut.id, samples, text_of(cut, case=self.case)))
+                except DataError as error:
+                    bad.append(f"{self.manifest.where(index)}: {error}")
+            if parts:
+                samples = self._joined([samples for _, samples, _ in parts])
+                if self.pipeline is not None:
+                    random = np.random.default_rng((*self.seed, self.first + number, place))
+                    samples = self.pipeline(samples, random)
+                ids.append("+".join(id for id, _, _ in parts))
+                audio.append(samples)
+                texts.append(" ".join(text for _, _, text in parts))
+        return _Loaded(self._collate(ids, audio, texts) if ids else None, end, tuple(bad))
 
-    def _audio(self, index: int, cut: Cut, speed: float) -> Samples:
+    def _load(self, index: int, speed: float) -> tuple[Cut, Samples]:
         if self.cache is None:
-            return load_audio(cut, speed=speed)
-        samples = self.cache.get(index)
-        if samples is None:
-            samples = self.cache.put(index, load_audio(cut))
-        return resample(samples, SAMPLE_RATE * speed)
+            return self.manifest.load(index, speed=speed)
+        if (samples := self.cache.get(index)) is not None:
+            cut = self.manifest[index]
+        else:
+            cut, samples = self.manifest.load(index)
+            samples = self.cache.put(index, samples)
+        return cut, resample(samples, SAMPLE_RATE * speed)
+
+    def _joined(self, parts: list[Samples]) -> Samples:
+        silence = np.zeros(round(self.pause * SAMPLE_RATE), dtype=np.float32)
+        return np.concatenate([piece for part in parts for piece in (silence, part)][1:])
 
     def _collate(self, ids: list[str], audio: list[Samples], texts: list[str]) -> Batch:
         tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.int64) for text in texts]
@@ -138,7 +150,7 @@ class Loader:
     next.
 
     With `training`, utterances outside the configured lengths are left out, and epochs are shuffled, weighted
-    and changed in speed; else every utterance comes once, as it is, from long to short. `leave_out` are
+    and augmented; else every utterance comes once, as it is, from long to short. `leave_out` are
     (file, line) of the manifests that validation found bad; `limit` takes so many of the rest, spread evenly. Audio
     that cannot be read is logged, left out and counted in `skipped`. The batches depend on the seed and the epoch
     alone; `state_dict` counts those handed out, so a resumed loader goes on with the next one, at once.
@@ -186,12 +198,16 @@ class Loader:
             )
         self.seconds = float((durations * each).sum())
         """Of speech in an epoch, before speed perturbation."""
-        self._sampler = Sampler(
+        self.pipeline = Pipeline(config.augment) if training else None
+        self.sampler = Sampler(
             durations,
             max_duration=config.max_duration,
             weights=each,
             owner=self.manifest.owner,
             speeds=config.speeds,
+            joining=config.joining,
+            shards=self.manifest.shards,
+            shards_at_once=config.shards_at_once,
             plain_epochs=config.plain_epochs,
             jitter=config.jitter,
             seed=config.seed,
@@ -199,16 +215,15 @@ class Loader:
             rank=rank,
             world_size=world_size,
         )
-        self._cache = Cache(np.ceil(durations * SAMPLE_RATE).astype(np.int64) + 2) if config.cache else None
+        self.cache = Cache(np.ceil(durations * SAMPLE_RATE).astype(np.int64) + 2) if config.cache else None
 
     def __len__(self) -> int:
-        return len(self._sampler)
+        return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.epoch, self.batch
-        plan = self._sampler.plan(epoch).after(first)
-        dataset = _Batches(self.manifest, plan, self.config, self.tokenizer, self._cache)
-        workers = min(self.config.workers, len(plan), os.cpu_count() or 1)
+        dataset = _Batches(self, epoch, first)
+        workers = min(self.config.workers, len(dataset), os.cpu_count() or 1)
         # Forked workers share the manifest and the cache; elsewhere each gets a copy.
         fork = "fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None
         batches = DataLoader(

@@ -12,22 +12,26 @@ from pathlib import Path
 
 import numpy as np
 from lhotse.cut import Cut
+from numpy.typing import NDArray
 
+from asr.dataset.cuts import Samples
 from asr.dataset.index import Index, ManifestFile
+from asr.dataset.shards import Shards, is_shards
 
 __all__ = ["Manifest", "open_index"]
 
 
 def open_index(place: str | Path) -> Index:
-    """The index of a manifest. Raises DataError as `Index` does."""
-    return Index(ManifestFile(Path(place)))
+    """The index of a manifest, or of shards. Raises DataError as `Index` does."""
+    return Index(Shards(str(place)) if is_shards(str(place)) else ManifestFile(Path(place)))
 
 
 class Manifest:
     """The cuts of one or several places, without those in `leave_out`: pairs of a file and a line number. `limit` takes
     so many of the rest, spread evenly.
 
-    `durations` (N,) are in seconds, `owner` (N,) is the index of each cut's place.
+    `durations` (N,) are in seconds, `owner` (N,) is the index of each cut's place, `shards` (N,) the number of its
+    shard among those of all places, -1 where it lies in none.
 
     Raises:
         DataError: a place that is missing or damaged, a line that is not a cut.
@@ -53,8 +57,19 @@ class Manifest:
         chosen = np.arange(count) * len(lines) // max(count, 1)
         self._lines, self.owner = lines[chosen], owner[chosen]
         self.durations = np.concatenate(durations)[chosen]
+        self.shards = self._shards()
         if len(no_cuts := np.flatnonzero(np.isnan(self.durations))):
             self[int(no_cuts[0])]  # says what is wrong with it
+
+    def _shards(self) -> NDArray[np.int64]:
+        shards = np.full(len(self), -1)
+        first = 0
+        for number, index in enumerate(self.indexes):
+            if index.source.sharded:
+                own = self.owner == number
+                shards[own] = first + index.files[self._lines[own]]
+                first += len(index.names)
+        return shards
 
     def __len__(self) -> int:
         return len(self.durations)
@@ -62,12 +77,18 @@ class Manifest:
     def __getitem__(self, i: int) -> Cut:
         return self.indexes[self.owner[i]].cut(int(self._lines[i]))
 
+    def load(self, i: int, *, speed: float = 1.0) -> tuple[Cut, Samples]:
+        """A cut, and its samples (S,) at 16 kHz. Raises DataError as `load_audio` does."""
+        index, line = self.indexes[self.owner[i]], int(self._lines[i])
+        cut = index.cut(line)
+        return cut, index.load(line, cut, speed=speed)
+
     def where(self, i: int) -> str:
         """The file and line of a cut, for messages."""
         return self.indexes[self.owner[i]].where(int(self._lines[i]))
 
 
-def _without(index: Index, out: dict[str, list[int]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _without(index: Index, out: dict[str, list[int]]) -> NDArray[np.int64]:
     """Positions of the lines that stay."""
     stays = np.ones(len(index), dtype=bool)
     for number, name in enumerate(index.names):

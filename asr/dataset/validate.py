@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.dataset.checks import faults
-from asr.dataset.cuts import load_audio, text_of
+from asr.dataset.cuts import text_of
 from asr.dataset.index import Index
 from asr.dataset.manifest import open_index
 from asr.dataset.report import Problem, Report
@@ -179,7 +179,7 @@ class _Look:
         found = list(faults(cut, audio=i % self.every == 0))
         if self.decode and not found:
             try:
-                load_audio(cut)
+                index.load(i, cut)
             except DataError as error:
                 found.append((str(error).split(";")[0].removeprefix(f"cut {cut.id}: "), "replace the file"))
         problems = [Problem(file, number, cut.id, what, remedy) for what, remedy in found]

@@ -122,7 +122,7 @@ def cleared(samples: Tensor, lens: Tensor) -> Tensor:
 
 
 def spread_loader(
-    paths: Sequence[Path], config: DataConfig, tokenizer: Tokenizer, *, limit: int | None = None
+    places: Sequence[str | Path], config: DataConfig, tokenizer: Tokenizer, *, limit: int | None = None
 ) -> Loader:
     """All of the manifests' utterances, or `limit` of them spread evenly, from long to short."""
-    return Loader(paths, config, tokenizer, training=False, limit=limit)
+    return Loader(places, config, tokenizer, training=False, limit=limit)

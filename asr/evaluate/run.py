@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -169,11 +169,11 @@ def evaluate(
         train=(),
         max_duration=batch_seconds,
         max_seconds=batch_seconds,
-        speeds=(1.0,),
+        augment=(),
         workers=0,
         bad_share=0.0,
     )
-    loader = spread_loader((Path(manifest),), config, model.tokenizer, limit=limit)
+    loader = spread_loader((os.fspath(manifest),), config, model.tokenizer, limit=limit)
     heads = tuple(model.heads) if heads is None else tuple(heads)
     put = normalizer(model.scoring if normalize is None else normalize)
     tallies = [Tally(model, head, latency, search, put) for head in heads for latency in latencies]

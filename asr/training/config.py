@@ -20,7 +20,7 @@ class ConsistencyConfig:
 
     weight: float = 0.2  # of the disagreement, beside a CTC loss of 1
     time_masking: float = (
-        2.5  # times as many time masks, covering as many times the share, as spec_augment says
+        2.5  # times as many time masks, covering as many times the share, as data.augment's spec_augment says
     )
 
     def __post_init__(self) -> None:
@@ -32,7 +32,7 @@ class ConsistencyConfig:
         share = config.time_share * self.time_masking
         if share >= 1:
             raise ValueError(
-                f"time_masking: {self.time_masking:g} times spec_augment.time_share {config.time_share:g} masks "
+                f"time_masking: {self.time_masking:g} times spec_augment's time_share {config.time_share:g} masks "
                 "whole utterances; make one of them smaller"
             )
         return replace(config, time_masks=round(config.time_masks * self.time_masking), time_share=share)
@@ -63,7 +63,6 @@ class TrainConfig:
     warmup_batches: float = 500.0
     clip: float | None = 2.0  # scaled_adam: times the median gradient norm; adamw: the norm itself
 
-    spec_augment: SpecAugmentConfig | None = SpecAugmentConfig()
     consistency: ConsistencyConfig | None = None  # CR-CTC: {} turns it on
     # Weights of the losses by head or by head and part ("transducer.simple"), or "depth"; unnamed ones weigh 1.
     loss_weights: dict[str, float] = field(default_factory=dict)
@@ -93,12 +92,3 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be more than 0 or null, not {value}")
-        self.masking()
-
-    def masking(self) -> SpecAugmentConfig | None:
-        """What SpecAugment does to each view of an utterance. Raises ValueError for two views without it."""
-        if self.consistency is None:
-            return self.spec_augment
-        if self.spec_augment is None:
-            raise ValueError("consistency compares two maskings of an utterance, but spec_augment is null")
-        return self.consistency.masking(self.spec_augment)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from asr.audio import HOP
-from asr.dataset import Batch, SpecAugment
+from asr.dataset import Batch
+from asr.dataset.augment import SpecAugment, Spectral
 from asr.encoders.base import Chunk
 from asr.encoders.dynamic_depth import GatedEncoder
 from asr.encoders.taps import tapped
@@ -21,7 +22,7 @@ __all__ = ["head_losses", "losses"]
 
 
 def losses(
-    model: Model, batch: Batch, chunk: Chunk, *, augment: SpecAugment | None = None, views: int = 1
+    model: Model, batch: Batch, chunk: Chunk, *, augment: Spectral | SpecAugment | None = None, views: int = 1
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of each utterance, (B,) by "head" or "head.part", and the encoder's output lengths (B,).
 

@@ -12,7 +12,7 @@ import torch
 
 from asr import bundle
 from asr import config as configuration
-from asr.dataset import DataConfig, Loader
+from asr.dataset import DataConfig, Loader, SpecAugmentConfig, Spectral
 from asr.dataset.cuts import text_of
 from asr.dataset.manifest import Manifest
 from asr.errors import ConfigError
@@ -54,6 +54,20 @@ class RecipeConfig:
     def __post_init__(self) -> None:
         if self.train.consistency is not None and self.model.ctc is None:
             raise ConfigError("train.consistency: compares what the CTC head says, but model.ctc is null")
+        self.spectral()
+
+    def spectral(self) -> Spectral:
+        """What is done to the features of training batches, or to each view of them. Raises ConfigError."""
+        augment, consistency = self.data.augment, self.train.consistency
+        if consistency is None:
+            return Spectral(augment)
+        if not any(isinstance(step, SpecAugmentConfig) for step in augment):
+            raise ConfigError(
+                "train.consistency: compares two maskings of an utterance, but data.augment has no spec_augment"
+            )
+        return Spectral(
+            [consistency.masking(step) if isinstance(step, SpecAugmentConfig) else step for step in augment]
+        )
 
 
 def build(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from asr.audio import HOP, SAMPLE_RATE
-from asr.dataset import Batch, Loader, SpecAugment
+from asr.dataset import Batch, Loader, Spectral
 from asr.encoders.base import FULL_CONTEXT
 from asr.errors import DataError
 from asr.training.adamw import AdamW
@@ -92,7 +92,7 @@ class Task(pl.LightningModule):
         config: TrainConfig,
         *,
         run_dir: Path,
-        augment: SpecAugment | None = None,
+        augment: Spectral | None = None,
         plain_epochs: int = 0,
     ) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from asr import config as configuration
-from asr.dataset import DataConfig, Loader, SpecAugment, check
+from asr.dataset import DataConfig, Loader, check
 from asr.training.bar import Bar
 from asr.training.callbacks import Clock, Keeper, Logs, Validation
 from asr.training.checkpoints import RunFolder
@@ -94,7 +94,7 @@ def fit(recipe: RecipeConfig, folder: RunFolder, console: Console, *, start: Pat
         model,
         c,
         run_dir=folder.path,
-        augment=SpecAugment(masking) if (masking := c.masking()) is not None else None,
+        augment=recipe.spectral(),
         plain_epochs=recipe.data.plain_epochs,
     )
     if folder.last.exists():

@@ -10,6 +10,7 @@ import torch
 from lhotse import CutSet, MonoCut, Recording
 
 from asr.dataset import Batch, DataConfig, Loader
+from asr.dataset.augment import BandLimit, Codec, Concatenate, Noise, Room, Speed, Volume
 from asr.dataset.cuts import Cache, load_audio, text_of
 from asr.errors import DataError
 
@@ -90,6 +91,67 @@ def test_resuming_goes_on_with_the_next_batch(corpus):
         rest = [batch for _ in range(3) for batch in resumed]
         assert same(order[: len(taken)], taken)
         assert same(order[len(taken) :], rest[: len(order) - len(taken)])
+
+
+def noisy(tone, path: Path) -> dict[str, object]:
+    tone("noises/one.wav", 0.7)
+    return {
+        "augment": (
+            Speed(),
+            Concatenate(probability=0.5, max_seconds=6.0),
+            Volume(),
+            Noise(folder=path.parent / "noises"),
+            Room(),
+            Codec(),
+            BandLimit(),
+        )
+    }
+
+
+def test_augmented_batches_are_the_same_for_any_number_of_workers_and_when_resumed(corpus, tone):
+    path = corpus(DURATIONS)
+    options = noisy(tone, path)
+    whole = make(path, **options)
+    order = [*whole, *whole]
+    assert same(order[: len(whole)], list(make(path, workers=2, **options)))
+    for place in (1, len(whole), len(whole) + 2):
+        resumed = make(path, workers=1, **options)
+        resumed.load_state_dict(
+            {**resumed.state_dict(), "epoch": place // len(whole), "batch": place % len(whole)}
+        )
+        assert same(order[place:], [batch for _ in range(2) for batch in resumed][: len(order) - place])
+    first, second = (dict(zip(batch.ids, batch.samples, strict=True)) for batch in order[:: len(whole)])
+    assert not any(id in second and torch.equal(first[id], second[id]) for id in first)
+
+
+def test_texts_and_audio_follow_when_utterances_are_joined(corpus):
+    path = corpus(DURATIONS)
+    augment = (Concatenate(probability=0.7, max_seconds=6.0, pause=0.25),)
+    plain = {
+        id: (samples[:n], text) for batch in make(path, augment=()) for id, samples, n, text in rows(batch)
+    }
+    joined = 0
+    seen: list[str] = []
+    for batch in make(path, augment=augment):
+        for id, samples, length, text in rows(batch):
+            ids = id.split("+")
+            seen += ids
+            joined += len(ids) > 1
+            assert text == " ".join(plain[one][1] for one in ids)
+            parts = [plain[ids[0]][0]]
+            for one in ids[1:]:
+                parts += [torch.zeros(4000), plain[one][0]]
+            assert torch.equal(samples[:length], torch.cat(parts))
+            assert length <= 6 * 16_000
+    assert joined > 2
+    assert sorted(seen) == sorted(plain)
+    first_plain = make(path, augment=augment, plain_epochs=1)
+    assert not any("+" in id for batch in first_plain for id in batch.ids)
+    assert any("+" in id for batch in first_plain for id in batch.ids)
+
+
+def rows(batch: Batch):
+    return zip(batch.ids, batch.samples, batch.sample_lens.tolist(), batch.texts, strict=True)
 
 
 def test_a_state_of_other_data_is_refused(corpus):
@@ -231,7 +293,10 @@ def test_a_batch_moves_to_a_device(corpus):
     [
         ({"weights": (1.0, 2.0)}, "2 for 1 train manifests"),
         ({"weights": (-1.0,)}, "negative"),
-        ({"speeds": ()}, "at least one"),
+        ({"augment": (Volume(), Speed())}, "speed stands after volume"),
+        ({"augment": (Speed(), Speed())}, "speed stands there twice"),
+        ({"augment": (Concatenate(max_seconds=300.0),)}, "concatenate to 300 s fits no batch of 200 s"),
+        ({"shards_at_once": 0}, "at least 1"),
         ({"min_seconds": 9.0, "max_seconds": 3.0}, "below max_seconds"),
         ({"max_duration": 20.0}, "fits no batch of 20 s"),
         ({"jitter": 1.0}, "below 1"),

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from asr.dataset import SpecAugment, SpecAugmentConfig
+from asr.dataset.augment import SpecAugment, SpecAugmentConfig
 from asr.errors import DataError
 from asr.training.callbacks import Clock, Keeper, Logs, Validation
 from asr.training.checkpoints import RunFolder

@@ -143,8 +143,8 @@ def test_two_views_agree_after_plain_epochs(recipe: Path, tmp_path: Path):
     assert ["ctc.consistency" in line for line in lines] == [False] * (len(lines) // 2) + [True] * (
         len(lines) // 2
     )
-    with pytest.raises(ConfigError, match="spec_augment is null"):
-        train(recipe, ["train.consistency={}", "train.spec_augment=null"], out=out)
+    with pytest.raises(ConfigError, match="data.augment has no spec_augment"):
+        train(recipe, ["train.consistency={}", "data.augment=[]"], out=out)
     with pytest.raises(ConfigError, match="masks whole utterances"):
         train(recipe, ["train.consistency={time_masking: 8}"], out=out)
     with pytest.raises(ConfigError, match=r"model\.ctc is null"):

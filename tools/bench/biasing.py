@@ -65,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = asr.load(options.model or embedded_model()).eval()
-    config = DataConfig(train=(), max_duration=120, max_seconds=120, speeds=(1.0,), workers=0)
+    config = DataConfig(train=(), max_duration=120, max_seconds=120, augment=(), workers=0)
     samples, texts = [], []
     for batch in spread_loader((options.manifest,), config, model.tokenizer, limit=options.limit):
         samples += [row[:n].numpy() for row, n in zip(batch.samples, batch.sample_lens.tolist(), strict=True)]

@@ -50,7 +50,7 @@ def main() -> None:
         train=(),
         max_duration=options.batch_seconds,
         max_seconds=options.batch_seconds,
-        speeds=(1.0,),
+        augment=(),
         workers=0,
     )
     batches = list(spread_loader((options.manifest,), config, model.tokenizer, limit=options.limit))

@@ -58,7 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = asr.load(options.model or embedded_model()).eval()
-    config = DataConfig(train=(), max_duration=1e9, max_seconds=1e9, speeds=(1.0,), workers=0)
+    config = DataConfig(train=(), max_duration=1e9, max_seconds=1e9, augment=(), workers=0)
     (batch,) = spread_loader((options.manifest,), config, model.tokenizer, limit=options.limit)
     seconds, count = float(batch.sample_lens.sum()) / SAMPLE_RATE, len(batch.ids)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from asr.dataset import SpecAugment, SpecAugmentConfig
+from asr.dataset.augment import CutMix, CutMixConfig, SpecAugment, SpecAugmentConfig, Spectral
 
 FEATURES = torch.randn(16, 800, 80, generator=torch.Generator().manual_seed(0)) + 100.0
 LENS = torch.tensor([800, 700, 433, 60] * 4)
@@ -118,3 +118,38 @@ def test_views_are_warped_alike_and_masked_differently():
     one, two = SpecAugment(masked)(FEATURES, LENS, views=2, generator=generator).chunk(2)
     assert (changed(one) != changed(two)).any(dim=(1, 2)).all()
     assert torch.equal(one[~changed(one)], FEATURES[~changed(one)])
+
+
+def test_cutmix_takes_stripes_of_another_utterance_and_leaves_padding():
+    features = torch.arange(4.0)[:, None, None].expand(4, 300, 80).contiguous()
+    lens = torch.tensor([300, 250, 200, 40])
+    config = CutMixConfig(probability=1.0, time_masks=2, frequency_masks=1)
+    covered = []
+    for seed in range(20):
+        mixed = CutMix(config)(features, lens, generator=torch.Generator().manual_seed(seed))
+        (shift,) = {int((i - v) % 4) for i in range(4) for v in mixed[i].unique().tolist() if v != i}
+        assert 1 <= shift <= 3
+        for i, length in enumerate(lens.tolist()):
+            changed = mixed[i] != features[i]
+            both = min(length, int(lens[(i - shift) % 4]))
+            assert not changed[both:].any()
+            assert (mixed[i][changed] == (i - shift) % 4).all()
+            band, span = changed[:both].all(dim=0), changed[:both].all(dim=1)
+            assert torch.equal(changed[:both], band[None, :] | span[:, None])
+            assert band.sum() <= 15 and span.sum() <= 0.1 * both
+            covered.append(float(changed[:both].float().mean()))
+    assert 0.05 < sum(covered) / len(covered) < 0.25
+
+
+def test_cutmix_of_one_utterance_and_of_none_chosen_is_nothing():
+    one = CutMix(CutMixConfig(probability=1.0))(FEATURES[:1], LENS[:1])
+    assert torch.equal(one, FEATURES[:1])
+    assert torch.equal(CutMix(CutMixConfig(probability=0.0))(FEATURES, LENS), FEATURES)
+
+
+def test_steps_follow_one_another():
+    both = Spectral([CutMixConfig(probability=1.0), SpecAugmentConfig(probability=1.0)])
+    first, second = (torch.Generator().manual_seed(7) for _ in range(2))
+    mixed = CutMix(both.steps[0].config)(FEATURES, LENS, generator=second)
+    expected = SpecAugment(both.steps[1].config)(mixed, LENS, generator=second)
+    assert torch.equal(both(FEATURES, LENS, generator=first), expected)
