@@ -18,7 +18,7 @@ from asr.errors import DataError
 from tests.commands import ROOT, help_commands, problems, verbs
 
 VERBS = [
-    "prepare",
+    "prepare", "shards",
     "train",
     "average",
     "transcribe",
