@@ -18,7 +18,8 @@ from asr.errors import DataError
 from tests.commands import ROOT, help_commands, problems, verbs
 
 VERBS = [
-    "prepare", "shards",
+    "prepare",
+    "shards",
     "train",
     "average",
     "transcribe",

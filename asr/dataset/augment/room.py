@@ -110,5 +110,5 @@ def early_echoes(size: Floats, mouth: Floats, ear: Floats, reflect: float, secon
     echoes = (reflect**order / distance)[:, None] * kernel
     places = whole[:, None] + taps + TAPS
     length = round(seconds * SAMPLE_RATE) + 2 * TAPS + 1
-    summed: Floats = np.bincount(places.ravel(), weights=echoes.ravel(), minlength=length)[:length]
-    return summed
+    summed = np.bincount(places.ravel(), echoes.ravel(), minlength=length)[:length]
+    return summed.astype(np.float64, copy=False)
