@@ -100,6 +100,12 @@ def train(
         Path | None,
         option("Folder of the run. Default: runs/ and the recipe's name.", "--out", "-o", metavar="DIR"),
     ] = None,
+    preset: Annotated[
+        list[str] | None,
+        option(
+            "One of recipes/presets/, or YAML that changes the recipe; may be given again.", metavar="NAME"
+        ),
+    ] = None,
     start: Annotated[
         Path | None, option("Begin with this model's weights and tokenizer.", "--from", metavar="BUNDLE")
     ] = None,
@@ -111,10 +117,11 @@ def train(
       asr train recipes/mini/train.yaml --hours 0.05 --out runs/mini
       asr train recipes/an4/train.yaml train.base_lr=0.03 --out runs/an4-slow
       asr train recipes/english/train.yaml --from data/models/english
+      asr train recipes/librispeech/train.yaml --preset conformer-l
     """
     from asr.training.train import train as run
 
-    typer.echo(run(config, overrides or (), hours=hours, out=out, start=start))
+    typer.echo(run(config, overrides or (), hours=hours, out=out, presets=preset or (), start=start))
 
 
 @app.command()

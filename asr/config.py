@@ -37,13 +37,23 @@ Key = tuple[str, ...]
 _EXPONENT = re.compile(r"[-+]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})[eE][-+]?\d{1,4}")
 
 
-def load(kind: type[T], path: str | PathLike[str], *, overrides: Sequence[str] = ()) -> T:
+def load(
+    kind: type[T],
+    path: str | PathLike[str],
+    *,
+    over: Sequence[str | PathLike[str]] = (),
+    overrides: Sequence[str] = (),
+) -> T:
     """Read a `kind` (a dataclass) from a YAML file, then apply `overrides` such as `encoder.dims.0=256` in order.
 
-    The value of an override is YAML itself: `a.b=[1, 2]`, `a.b={c: 3}`, `a.b=null`.
+    The files of `over` are merged over it before, key by key. The value of an override is YAML itself: `a.b=[1, 2]`,
+    `a.b={c: 3}`, `a.b=null`.
     Raises ConfigError: unreadable file, syntax, unknown or missing key, wrong type, a cycle of `base`.
     """
     tree, places = _read_file(Path(path), ())
+    for layer in over:
+        upper, upper_places = _read_file(Path(layer), ())
+        tree, places = _merge(tree, upper), places | upper_places
     for override in overrides:
         _override(tree, places, override)
     value: T = _Reader(str(path), places).build(kind, tree, ())

@@ -20,6 +20,7 @@ __all__ = [
     "find_audio",
     "outputs",
     "parse_latencies",
+    "preset",
     "recipe_script",
 ]
 
@@ -130,6 +131,20 @@ def recipe_script(name: str) -> Path:
     )
     raise ConfigError(
         f"no recipe is called {name!r}: give one of recipes/ ({known}) or a path to a prepare.py"
+    )
+
+
+def preset(name: str) -> Path:
+    """The YAML of a preset: by its name in the checkout's recipes/presets/, or by its path.
+
+    Raises ConfigError, listing the presets there are.
+    """
+    for path in (Path(name), _ROOT / "recipes" / "presets" / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in _ROOT.glob("recipes/presets/*.yaml"))) or "none are here"
+    raise ConfigError(
+        f"no preset is called {name!r}: give one of recipes/presets/ ({known}) or a path to a YAML file"
     )
 
 

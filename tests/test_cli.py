@@ -152,7 +152,8 @@ def test_train_hands_over_what_was_given(
 
     monkeypatch.setattr(sys.modules["asr.training.train"], "train", train)
     code, out, _ = run(
-        capsys, "train", "r.yaml", "train.epochs=2", "--hours", "0.5", "-o", "runs/x", "--from", "m"
+        capsys, "train", "r.yaml", "train.epochs=2", "--hours", "0.5", "-o", "runs/x", "--from", "m",
+        "--preset", "p",
     )
     assert (code, out) == (0, "runs/x/bundle\n")
     assert seen == {
@@ -160,6 +161,7 @@ def test_train_hands_over_what_was_given(
         "overrides": ["train.epochs=2"],
         "hours": 0.5,
         "out": Path("runs/x"),
+        "presets": ["p"],
         "start": Path("m"),
     }
 

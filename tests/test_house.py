@@ -201,7 +201,18 @@ def test_tested_versions_lie_in_the_declared_ranges() -> None:
 def test_imported_packages_are_declared() -> None:
     modules = {"yaml": "pyyaml", "prometheus_client": "prometheus-client"}
     standard = {"__future__", *__import__("sys").stdlib_module_names}
-    optional = {"av", "k2", "kenlm", "torchaudio", "onnx", "onnxruntime", "ray", "setuptools", "triton"}
+    optional = {
+        "av",
+        "datasets",
+        "k2",
+        "kenlm",
+        "torchaudio",
+        "onnx",
+        "onnxruntime",
+        "ray",
+        "setuptools",
+        "triton",
+    }
     top = {module.split(".")[0] for path in LIBRARY for module in imports(path, at_run_time=True)}
     third_party = {modules.get(module, module) for module in top - standard - optional - {"asr", "streaming"}}
     assert third_party <= requirements(extras=False).keys()

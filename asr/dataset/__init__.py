@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
+from lhotse.audio.backend import (
+    CompositeAudioBackend,
+    Sph2pipeSubprocessBackend,
+    get_default_audio_backend,
+    set_current_audio_backend,
+)
+
 from asr.dataset.augment import SpecAugmentConfig, Spectral
 from asr.dataset.config import DataConfig
 from asr.dataset.loader import Batch, Loader
@@ -18,3 +27,11 @@ __all__ = [
     "check",
     "validate",
 ]
+
+if not shutil.which("sph2pipe"):
+    # Lhotse leaves SPHERE files to that program; libsndfile reads those that are not compressed as well.
+    set_current_audio_backend(
+        CompositeAudioBackend(
+            [b for b in get_default_audio_backend().backends if not isinstance(b, Sph2pipeSubprocessBackend)]
+        )
+    )

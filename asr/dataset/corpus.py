@@ -7,20 +7,22 @@ for validation, and writes `train.jsonl.gz`, `dev.jsonl.gz` and `test.jsonl.gz` 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import inspect
 import logging
-import os
+import runpy
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse import CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.cut import Cut, MixedCut
+from lhotse.utils import fastcopy
 
 from asr.errors import DataError, RillError
 
@@ -28,11 +30,10 @@ __all__ = [
     "Utterance",
     "audio_files",
     "command_line",
-    "from_kaldi",
-    "from_table",
     "hold_out",
-    "read_lines",
+    "hold_out_share",
     "require",
+    "sibling",
     "speaker_of",
     "to_cuts",
     "write_splits",
@@ -40,10 +41,14 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+DEV_SHARE = 0.05  # of train, where a corpus has no dev part
+FEWEST_SPEAKERS = 20  # below this, holding whole speakers out would take too much of the training data
+SLACK = 0.05  # seconds that a segment may end behind its audio, as rounded tables have it
+
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """One line of a corpus: a whole audio file and what is said in it.
+    """One line of a corpus: an audio file, or `duration` seconds of it from `start` on, and what is said in it.
 
     `where` names the line that the utterance comes from, for messages: "text, line 7".
     """
@@ -52,6 +57,8 @@ class Utterance:
     path: Path
     text: str
     speaker: str
+    start: float = 0.0
+    duration: float | None = None  # None: to the end of the file
     where: str = ""
 
 
@@ -73,117 +80,20 @@ def require(corpus: Path, *parts: str, name: str) -> None:
             )
 
 
-def read_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line that is not blank of a UTF-8 file; of whole lines only where it
-    is `growing`.
-
-    Raises:
-        DataError: the file is missing or not UTF-8.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
-    if growing:
-        text = text[: text.rfind("\n") + 1]
-    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-
-
-def from_table(
-    table: Path,
-    *,
-    root: Path | None = None,
-    speaker: Callable[[str], str] | None = None,
-    growing: bool = False,
-) -> list[Utterance]:
-    """Read a tab-separated table with a header that has at least the columns `path` and `text`.
-
-    Optional columns are `id` (else the path without its suffix, "/" as "-") and `speaker` (else
-    `speaker(path)`, else "unknown"). Paths are relative to `root`, by default the table's folder. A last line
-    without its newline is left out where the table is still `growing`.
-
-    Raises:
-        DataError: a missing column, or a line with too few fields, by its number.
-    """
-    root = table.parent if root is None else root
-    lines = read_lines(table, growing=growing)
-    columns = next(lines, (1, ""))[1].split("\t")
-    if not {"path", "text"} <= set(columns):
-        raise DataError(f"{table}, line 1: expected a header with the columns path and text, found {columns}")
-    utterances = []
-    for number, line in lines:
-        fields = line.split("\t")
-        if len(fields) != len(columns):
-            raise DataError(
-                f"{table}, line {number}: {len(fields)} fields, but the header names {len(columns)}: {columns}"
-            )
-        row = dict(zip(columns, fields, strict=True))
-        path = row["path"]
-        utterances.append(
-            Utterance(
-                id=row.get("id") or os.path.splitext(path)[0].strip("/").replace("/", "-"),
-                path=root / path,
-                text=row["text"],
-                speaker=row.get("speaker") or (speaker(path) if speaker else "unknown"),
-                where=f"{table}, line {number}",
-            )
-        )
-    return utterances
-
-
-def from_kaldi(directory: Path, *, root: Path | None = None) -> list[Utterance]:
-    """Read a Kaldi data directory without `segments`: `wav.scp`, `text`, and `utt2spk` where there is one.
-
-    Paths in `wav.scp` are relative to `root`, by default the working directory, as in Kaldi.
-
-    Raises:
-        DataError: a missing file, a line without its second field, an id of `wav.scp` without text, a piped
-            command or `segments` (which Lhotse's own `lhotse kaldi import` reads).
-    """
-    require(directory, "wav.scp", "text", name="Kaldi data directory")
-    if (directory / "segments").exists():
-        raise DataError(
-            f"{directory / 'segments'} is not read here: convert the directory with `lhotse kaldi import`"
-        )
-    texts = _two_columns(directory / "text", empty=True)
-    speakers = _two_columns(directory / "utt2spk") if (directory / "utt2spk").exists() else {}
-    utterances = []
-    for id, (number, location) in _two_columns(directory / "wav.scp").items():
-        where = f"{directory / 'wav.scp'}, line {number}"
-        if location.endswith("|"):
-            raise DataError(
-                f"{where}: {id} is a piped command; write it to a file, or use `lhotse kaldi import`"
-            )
-        if id not in texts:
-            raise DataError(f"{where}: {id} has no line in {directory / 'text'}")
-        speaker = speakers.get(id, (0, id))[1]
-        path = (root or Path()) / location
-        utterances.append(Utterance(id=id, path=path, text=texts[id][1], speaker=speaker, where=where))
-    return utterances
-
-
-def _two_columns(path: Path, *, empty: bool = False) -> dict[str, tuple[int, str]]:
-    """Key -> (line number, rest of the line); the rest may be missing where `empty`."""
-    rows: dict[str, tuple[int, str]] = {}
-    for number, line in read_lines(path):
-        key, *rest = line.strip().split(maxsplit=1)
-        if not rest and not empty:
-            raise DataError(f"{path}, line {number}: expected two fields, found {line!r}")
-        if key in rows:
-            raise DataError(f"{path}, line {number}: {key} stands already in line {rows[key][0]}")
-        rows[key] = (number, rest[0] if rest else "")
-    return rows
-
-
 def to_cuts(utterances: Iterable[Utterance], *, language: str = "en", skip_bad: bool = False) -> CutSet:
     """Read the audio files' headers (in parallel) and make one cut for each utterance, in order of id.
 
+    A file of several channels becomes a cut of them all, which is mixed down where it is read.
+
     Raises:
-        DataError: the utterances whose audio is missing or unreadable, unless `skip_bad` leaves them out with
-            a warning.
+        DataError: the utterances whose audio is missing, unreadable or too short, unless `skip_bad` leaves them out
+            with a warning.
     """
+    utterances = list(utterances)
+    paths = sorted({utterance.path.absolute() for utterance in utterances})
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(lambda utterance: _to_cut(utterance, language), utterances))
+        recordings = dict(zip(paths, pool.map(_recording, paths), strict=True))
+    results = [_to_cut(u, recordings[u.path.absolute()], language) for u in utterances]
     bad = [result for result in results if isinstance(result, str)]
     if bad and not skip_bad:
         more = f" (and {len(bad) - 5} more)" if len(bad) > 5 else ""
@@ -200,32 +110,48 @@ def to_cuts(utterances: Iterable[Utterance], *, language: str = "en", skip_bad: 
     )
 
 
-def _to_cut(utterance: Utterance, language: str) -> MonoCut | str:
-    path = utterance.path.absolute()
-    where = f"{utterance.where}: " if utterance.where else ""
+def _recording(path: Path) -> Recording | str:
+    """An audio file's, or what is wrong with it."""
     if not path.is_file():
-        return f"{where}{path} is missing"
+        return f"{path} is missing"
     try:
-        recording = Recording.from_file(path, recording_id=utterance.id)
+        return Recording.from_file(path)
     except Exception as error:  # Lhotse wraps whatever its backends raise in types of its own
-        return f"{where}{path} is not audio ({type(error).__name__})"
-    if recording.num_channels != 1:
-        return f"{where}{path} has {recording.num_channels} channels, expected one"
+        return f"{path} is not audio ({type(error).__name__})"
+
+
+def _to_cut(utterance: Utterance, recording: Recording | str, language: str) -> MonoCut | MultiCut | str:
+    where = f"{utterance.where}: " if utterance.where else ""
+    if isinstance(recording, str):
+        return where + recording
+    left = recording.duration - utterance.start
+    duration = left if utterance.duration is None else utterance.duration
+    if not 0 < duration <= left + SLACK:
+        return (
+            f"{where}{utterance.path} lasts {recording.duration:.2f} s, but {utterance.id} is said to go from "
+            f"{utterance.start:g} to {utterance.start + duration:g} s"
+        )
+    duration = min(duration, left)
+    whole = utterance.start == 0 and duration == recording.duration
+    if whole:
+        recording = fastcopy(recording, id=utterance.id)
+    single = recording.num_channels == 1
+    channel = recording.channel_ids[0] if single else recording.channel_ids
     supervision = SupervisionSegment(
         id=utterance.id,
-        recording_id=utterance.id,
+        recording_id=recording.id,
         start=0.0,
-        duration=recording.duration,
-        channel=recording.channel_ids[0],
+        duration=duration,
+        channel=channel,
         text=utterance.text,
         speaker=utterance.speaker,
         language=language,
     )
-    return MonoCut(
+    return (MonoCut if single else MultiCut)(
         id=utterance.id,
-        start=0.0,
-        duration=recording.duration,
-        channel=recording.channel_ids[0],
+        start=utterance.start,
+        duration=duration,
+        channel=channel,
         recording=recording,
         supervisions=[supervision],
     )
@@ -267,39 +193,73 @@ def hold_out(
     return rest, CutSet.from_cuts(cut for cut in cuts if group(cut) in held)
 
 
-def write_splits(splits: Mapping[str, CutSet], out: Path) -> None:
+def hold_out_share(cuts: CutSet) -> tuple[CutSet, CutSet]:
+    """Split cuts into (train, dev), dev 5 %: whole speakers, or single utterances where fewer than 20 speak."""
+    speakers = {speaker_of(cut) for cut in cuts}
+    group = speaker_of if len(speakers) >= FEWEST_SPEAKERS else (lambda cut: str(cut.id))
+    return hold_out(cuts, utterances=max(1, round(DEV_SHARE * len(cuts))), group=group)
+
+
+def sibling(script: str, recipe: str) -> dict[str, Any]:
+    """What the `prepare.py` of another recipe defines; `script` is the `__file__` of the one that asks."""
+    return runpy.run_path(str(Path(script).parent.parent / recipe / "prepare.py"))
+
+
+def write_splits(splits: Mapping[str, Iterable[Cut]], out: Path) -> None:
     """Write each split that is not empty to `out/NAME.jsonl.gz`, and log its hours, utterances and speakers.
+
+    Each split is gone through once, so that one may be longer than memory. Either all are written, or none.
 
     Raises:
         DataError: an id that stands twice, or a recording that stands in two splits.
     """
     owners: dict[str, str] = {}
-    for name, cuts in splits.items():
-        for cut in cuts:
-            for key in (f"id {cut.id}", *sorted({f"audio file {path}" for path in audio_files(cut)})):
-                if key in owners and (owners[key] != name or key.startswith("id")):
-                    raise DataError(
-                        f"the {key} stands in {owners[key]} and again in {name}; each may stand once"
-                    )
-                owners[key] = name
-    out.mkdir(parents=True, exist_ok=True)
-    for name, cuts in splits.items():
-        if not len(cuts):
-            log.warning("%s: no utterances, not written", name)
-            continue
-        cuts.to_file(out / f"{name}.jsonl.gz")
-        hours = sum(cut.duration for cut in cuts) / 3600
-        speakers = len({speaker_of(cut) for cut in cuts})
-        log.info(
-            "%s: %.2f h, %d utterances, %d speakers", out / f"{name}.jsonl.gz", hours, len(cuts), speakers
-        )
+    written: list[tuple[Path, Path, str]] = []
+    try:
+        for name, cuts in splits.items():
+            path = out / f"{name}.jsonl.gz"
+            partial = out / f".{name}.partial.jsonl.gz"
+            seconds, count, speakers = 0.0, 0, set()
+            for cut in cuts:
+                _claim(cut, name, owners)
+                if not count:
+                    out.mkdir(parents=True, exist_ok=True)
+                    writer = CutSet.open_writer(partial, overwrite=True)
+                    writer.__enter__()
+                    written.append((partial, path, ""))
+                writer.write(cut)
+                seconds, count = seconds + cut.duration, count + 1
+                speakers.add(speaker_of(cut))
+            if not count:
+                log.warning("%s: no utterances, not written", name)
+                continue
+            writer.close()
+            facts = f"{seconds / 3600:.2f} h, {count} utterances, {len(speakers)} speakers"
+            written[-1] = (partial, path, facts)
+    except BaseException:
+        for partial, _, _ in written:
+            partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            out.rmdir()  # where it was made for this, and nothing else is in it
+        raise
+    for partial, path, facts in written:
+        partial.replace(path)
+        log.info("%s: %s", path, facts)
+
+
+def _claim(cut: Cut, split: str, owners: dict[str, str]) -> None:
+    """Note whose a cut's id and audio are."""
+    for key in (f"id {cut.id}", *sorted({f"audio file {path}" for path in audio_files(cut)})):
+        if key in owners and (owners[key] != split or key.startswith("id")):
+            raise DataError(f"the {key} stands in {owners[key]} and again in {split}; each may stand once")
+        owners[key] = split
 
 
 def command_line(prepare: Callable[..., None], *, arguments: list[str] | None = None) -> None:
     """Run a recipe's `prepare(corpus, out, *, option=default, ...)` as a command: `prepare.py CORPUS OUT
     --option VALUE`.
 
-    The options are the function's keyword parameters; a `False` default makes a switch, any other is a path.
+    The options are the function's keyword parameters: a `False` default makes a switch, text makes text, None a path.
     Errors of the corpus end the process with one line on stderr and status 1.
     """
     parser = argparse.ArgumentParser(
@@ -308,8 +268,11 @@ def command_line(prepare: Callable[..., None], *, arguments: list[str] | None = 
     parser.add_argument("corpus", type=Path, help="the directory of the corpus")
     parser.add_argument("out", type=Path, help="the directory to write the manifests to")
     for name, parameter in list(inspect.signature(prepare).parameters.items())[2:]:
+        default = parameter.default
         options: dict[str, Any] = (
-            {"action": "store_true"} if parameter.default is False else {"type": Path, "default": None}
+            {"action": "store_true"}
+            if default is False
+            else {"type": Path if default is None else type(default), "default": default}
         )
         parser.add_argument(f"--{name.replace('_', '-')}", **options)
     chosen = vars(parser.parse_args(arguments))

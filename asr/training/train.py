@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 
 from asr import config as configuration
 from asr.dataset import DataConfig, Loader, check
+from asr.paths import preset
 from asr.training.bar import Bar
 from asr.training.callbacks import Clock, Keeper, Logs, Validation
 from asr.training.checkpoints import RunFolder
@@ -42,22 +43,25 @@ def train(
     hours: float | None = None,
     out: str | PathLike[str] | None = None,
     start: str | PathLike[str] | None = None,
+    presets: Sequence[str] = (),
 ) -> Path:
     """Train a recipe to the end of its budget and return the path of the bundle.
 
     Stopped before by Ctrl-C or SIGTERM it returns the path of the run's folder, whose checkpoint is up to date.
     A run that was stopped (by a signal, an error or a power cut) goes on from its last checkpoint when the same
     command is given again. `hours` overrides `train.hours`. `out`, by default `runs/NAME` after the recipe, takes
-    checkpoints, logs and `bundle/`. `start` is a bundle whose weights and tokenizer the run begins with.
+    checkpoints, logs and `bundle/`. `presets`, files or names of recipes/presets/, change the recipe. `start` is a
+    bundle whose weights and tokenizer the run begins with.
 
     Raises:
         ConfigError: the recipe is wrong, `out` holds a run of another model, or `start` is another model.
         DataError: bad data, a loss or gradient that is not finite, a full disk.
     """
-    recipe = configuration.load(RecipeConfig, config_path, overrides=overrides)
+    over = [preset(name) for name in presets]
+    recipe = configuration.load(RecipeConfig, config_path, over=over, overrides=overrides)
     if hours is not None:
         recipe = replace(recipe, train=replace(recipe.train, hours=hours))
-    folder = RunFolder(Path(out) if out is not None else default_folder(Path(config_path)))
+    folder = RunFolder(Path(out) if out is not None else default_folder(Path(config_path), over))
     folder.path.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     with _logging(folder, console), quiet():
@@ -69,10 +73,10 @@ def train(
         return folder.bundle if rank() else average(folder.path)
 
 
-def default_folder(config_path: Path) -> Path:
-    """recipes/an4/train.yaml -> runs/an4, recipes/an4/large.yaml -> runs/an4-large."""
-    recipe = config_path.absolute().parent.name
-    return Path("runs") / (recipe if config_path.stem == "train" else f"{recipe}-{config_path.stem}")
+def default_folder(config_path: Path, presets: Sequence[Path] = ()) -> Path:
+    """recipes/an4/train.yaml -> runs/an4, recipes/an4/large.yaml -> runs/an4-large; a preset adds its name."""
+    stems = [path.stem for path in (config_path, *presets)]
+    return Path("runs") / "-".join([config_path.absolute().parent.name, *(s for s in stems if s != "train")])
 
 
 def fit(recipe: RecipeConfig, folder: RunFolder, console: Console, *, start: Path | None = None) -> Task:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from lhotse import CutSet
 
-from asr.dataset.corpus import Utterance, command_line, hold_out, read_lines, require, to_cuts, write_splits
+from asr.dataset.corpus import Utterance, command_line, hold_out, require, to_cuts, write_splits
+from asr.dataset.sources import read_lines
 from asr.errors import DataError
 
 DEV_UTTERANCES = 100

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import runpy
 from pathlib import Path
 
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-from asr.dataset.corpus import command_line, from_table, hold_out, require, speaker_of, to_cuts, write_splits
+from asr.dataset.corpus import command_line, hold_out, require, sibling, speaker_of, to_cuts, write_splits
 from asr.dataset.cuts import text_of
+from asr.dataset.sources import from_table
 from asr.errors import DataError
 from asr.text import letters_only
 
@@ -49,7 +49,7 @@ def prepare(corpus: Path, out: Path, *, synthesised: Path | None = None, skip_ba
     require(corpus, *FOLDERS.values(), name="English mix")
     corpora = {name: corpus / folder for name, folder in FOLDERS.items()}
     found = {
-        name: sibling(name, corpora[name], skip_bad=skip_bad)
+        name: sibling(__file__, name)["splits"](corpora[name], skip_bad=skip_bad)
         for name in ("an4", "speechocean762", "librispeech")
     }
     found["robotutor"] = robotutor(corpora["robotutor"], skip_bad=skip_bad)
@@ -91,13 +91,6 @@ def without_tests(found: dict[str, dict[str, CutSet]]) -> dict[str, CutSet]:
     if left_out := sum(len(cuts) for cuts in found["synthesised"].values()) - sum(map(len, kept.values())):
         log.warning("left out %d synthesised utterances that say a test sentence", left_out)
     return kept
-
-
-def sibling(recipe: str, corpus: Path, *, skip_bad: bool) -> dict[str, CutSet]:
-    """The splits of another recipe, by its own `prepare.py`."""
-    module = runpy.run_path(str(Path(__file__).parent.parent / recipe / "prepare.py"))
-    splits: dict[str, CutSet] = module["splits"](corpus, skip_bad=skip_bad)
-    return splits
 
 
 def robotutor(corpus: Path, *, skip_bad: bool) -> dict[str, CutSet]:

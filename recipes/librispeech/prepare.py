@@ -12,7 +12,7 @@ from pathlib import Path
 from lhotse import CutSet
 from lhotse.recipes.librispeech import prepare_librispeech
 
-from asr.dataset.corpus import command_line, hold_out, speaker_of, write_splits
+from asr.dataset.corpus import command_line, hold_out_share, write_splits
 from asr.errors import DataError
 
 PARTS = {
@@ -21,8 +21,6 @@ PARTS = {
     "test-clean": ("test-clean",),
     "test-other": ("test-other",),
 }
-DEV_SHARE = 0.05  # of train, where no dev part is there
-FEWEST_SPEAKERS = 20  # below this, holding whole speakers out would take too much of the training data
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +50,7 @@ def splits(corpus: Path, *, skip_bad: bool = False) -> dict[str, CutSet]:
         for name, parts in PARTS.items()
     }
     if not len(found["dev"]) and len(found["train"]):
-        utterances = max(1, round(DEV_SHARE * len(found["train"])))
-        speakers = {speaker_of(cut) for cut in found["train"]}
-        group = speaker_of if len(speakers) >= FEWEST_SPEAKERS else (lambda cut: str(cut.id))
-        found["train"], found["dev"] = hold_out(found["train"], utterances=utterances, group=group)
+        found["train"], found["dev"] = hold_out_share(found["train"])
     return {name: cuts for name, cuts in found.items() if len(cuts)}
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lhotse import CutSet
 
-from asr.dataset.corpus import command_line, from_kaldi, hold_out, require, to_cuts, write_splits
+from asr.dataset.corpus import command_line, hold_out, require, to_cuts, write_splits
+from asr.dataset.sources import from_kaldi
 
 DEV_UTTERANCES = 140  # seven of the 125 training speakers, 20 utterances each
 
