@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from asr.encoders.regularizers import Balancer, Schedule, Scheduled, Whiten, scale_gradient
 from asr.encoders.zipformer_modules import BiasNorm, scaled_linear
 from asr.native import depthwise_7x7, swoosh_l, swoosh_r
+from asr.native.linear import PackedLinear, packed_or
 
 __all__ = ["ConvEmbed", "ConvEmbedState", "ConvNeXt"]
 
@@ -40,13 +42,14 @@ class ConvNeXt(Scheduled):
         self.hidden_balancer = Balancer(positive=(0.3, 1.0), absolute=(0.75, 5.0))
         self.out_balancer = Balancer(positive=(0.4, 0.6), absolute=(1.0, 6.0))
         self.out_whiten = Whiten(5.0)
+        self.packed: tuple[PackedLinear | None, PackedLinear | None] = None, None
 
     def forward(self, x: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
         """(B, U + 3, F, C), its left context (B, 3, F, C) -> (B, U, F, C), the next left context."""
         frames = x.shape[1] - CONVNEXT_REACH
         y = depthwise_7x7(x, left, *self.depthwise.parameters())
-        y = swoosh_l(self.hidden_balancer(self.pointwise_in(y)))
-        y = self.pointwise_out(y)
+        y = swoosh_l(self.hidden_balancer(packed_or(self.pointwise_in, self.packed[0], y)))
+        y = packed_or(self.pointwise_out, self.packed[1], y)
         if self.training:
             y = y * (torch.rand(len(y), 1, 1, 1, device=y.device) >= self.now(self.skip_rate)).to(y.dtype)
         y = self.out_whiten(self.out_balancer(x[:, :frames] + y))
@@ -75,6 +78,18 @@ class ConvEmbed(Scheduled):
         self.project = nn.Linear(self.width * third, dim)
         self.whiten = Whiten(Schedule((0.0, 8.0), (20000.0, 4.0)), scale=0.02)
         self.norm = BiasNorm(dim)
+        self.packed: PackedLinear | None = None
+
+    def pack(self, *, int8: bool = False) -> None:
+        """See `Zipformer.pack`."""
+        layers = self.convnext.pointwise_in, self.convnext.pointwise_out
+        self.convnext.packed = PackedLinear.of(layers[0], int8=int8), PackedLinear.of(layers[1], int8=int8)
+        self.packed = PackedLinear.of(self.project, int8=int8)
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self.packed, self.convnext.packed = None, (None, None)
+        return super().train(mode)
 
     def init_state(self, batch: int) -> ConvEmbedState:
         zeros = self.project.weight.new_zeros
@@ -93,7 +108,7 @@ class ConvEmbed(Scheduled):
         after_end = torch.arange(y.shape[1], device=y.device) >= real[:, None]
         y = y.masked_fill(after_end[:, :, None, None], 0.0)
         y, convnext = self.convnext(y, state.convnext)
-        y = self.project(y.transpose(2, 3).flatten(2))
+        y = packed_or(self.project, self.packed, y.transpose(2, 3).flatten(2))
         y = self.norm(self.whiten(y))
         if self.training:  # one mask for all frames of an utterance
             y = y * F.dropout(y.new_ones(len(y), 1, y.shape[2]), self.now(self.dropout))

@@ -294,9 +294,10 @@ class Zipformer(nn.Module):
         set_batch_count(self, batch_count)
 
     def pack(self, *, int8: bool = False) -> None:
-        """Make inference fast: see ZipformerBlock.pack. Raises ConfigError where `int8` cannot be had."""
+        """Make inference fast, front and blocks. Raises ConfigError where `int8` cannot be had."""
         if int8 and not (multiplies_bytes() and self.config.causal):
             raise ConfigError("int8 needs the C library, a processor with AVX-512 VNNI and a streaming model")
+        self.embed.pack(int8=int8)
         for stack in self.layers():
             for block in stack.blocks:
                 block.pack(int8=int8)

@@ -195,7 +195,7 @@ class Transducer(Scheduled):
         emissions, prediction, phrases = transducer_greedy(
             x, y_lens, state.prediction, state.frame, predict=self.predict,
             join=self.join if plan is None else plan.penalised(self.join), max_symbols=self.config.max_symbols,
-            fusion=plan.fusion if plan else None, phrases=state.phrases,
+            alike=plan is None, fusion=plan.fusion if plan else None, phrases=state.phrases,
         )  # fmt: skip
         return emissions, TransducerState(prediction, state.frame + y_lens, phrases)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asr.native.library import address, available, library
+from asr.native.library import address, available, library, plain
 from asr.native.memory import Arena
 
-__all__ = ["LinearWeights", "linear", "multiplies_bytes"]
+__all__ = ["LinearWeights", "PackedLinear", "linear", "multiplies_bytes", "packed_or"]
 
 PANEL, QUAD = 32, 4
 
@@ -60,6 +61,35 @@ class LinearWeights(ctypes.Structure):
         """Floats that it takes up in an arena, at most."""
         outputs = -(-layer.out_features // PANEL) * PANEL
         return Arena.room((outputs, layer.in_features + QUAD), *[(outputs,)] * 3)
+
+
+class PackedLinear:
+    """A layer of inference: its weights, copied, as the kernel likes them. Later changes do not reach it."""
+
+    def __init__(self, layer: nn.Linear, *, int8: bool = False) -> None:
+        self._arena = Arena(LinearWeights.room(layer))
+        self._weights = LinearWeights.of(layer, self._arena, int8=int8)
+
+    @classmethod
+    def of(cls, layer: nn.Linear, *, int8: bool = False) -> PackedLinear | None:
+        """`None` where there is no kernel for it."""
+        return cls(layer, int8=int8) if available() and plain(*layer.parameters()) else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        return linear(self._weights, x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of a model is not packed: it may be for training."""
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+
+def packed_or(layer: nn.Linear, packed: PackedLinear | None, x: Tensor) -> Tensor:
+    """The layer of x, by its packed weights where they may be used."""
+    y: Tensor = packed(x) if packed is not None and plain(x) and not torch.is_grad_enabled() else layer(x)
+    return y
 
 
 def multiplies_bytes() -> bool:

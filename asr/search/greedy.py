@@ -77,6 +77,9 @@ def _emissions(emits: Tensor, token: Tensor, score: Tensor, frame: Tensor) -> li
     return out
 
 
+LOOKS = 64  # streams times frames that one round looks at, about
+
+
 def transducer_greedy(
     encoder: Tensor,
     lens: Tensor,
@@ -86,47 +89,53 @@ def transducer_greedy(
     predict: Predict,
     join: Callable[[Tensor, Tensor], Tensor],
     max_symbols: int,
-    window: int = 8,
+    alike: bool = False,
     fusion: Fusion | None = None,
     phrases: Tensor | None = None,
 ) -> tuple[list[list[Emission]], Prediction, Tensor]:
     """Emit the best token and stay on the frame, or move on at blank or after `max_symbols` tokens.
 
-    Streams go on independently (Bataev et al. 2024, label looping): each looks at `window` frames at once given what it
-    has said and jumps to the first that is not blank.
+    Streams go on independently (Bataev et al. 2024, label looping): each looks at some frames at once given what it has
+    said and jumps to the first that is not blank. The more streams there are, the fewer frames, for those behind that
+    one are looked at in vain. Where `join` treats all streams alike, those that are done are left out.
 
     encoder: (B, U, J) projected frames; prediction: of the tokens so far; frame: (B,) the number of the first frame;
     join: (B, W, J), (B, 1, J) -> logits (B, W, V); fusion, phrases: as in `ctc_greedy`.
     Returns the emissions, the prediction that follows them, and where the streams stand in the phrases.
     """
     phrases = torch.zeros_like(frame) if phrases is None else phrases
-    batch, frames, width = encoder.shape
+    batch, frames, _ = encoder.shape
     out: list[list[Emission]] = [[] for _ in range(batch)]
     at, symbols = torch.zeros_like(lens), torch.zeros_like(lens)
-    ahead = torch.arange(min(window, max(1, frames)), device=encoder.device)
-    while bool((at < lens).any()):
-        index = at[:, None] + ahead
-        seen = encoder.gather(1, index.clamp(max=frames - 1)[..., None].expand(-1, -1, width))
-        logits = join(seen, prediction.output[:, None])
+    rows = torch.arange(batch, device=encoder.device)
+    while len(going := (at < lens).nonzero()[:, 0]):
+        rows = going if alike else rows
+        here, left = at[rows], lens[rows]
+        window = min(max(LOOKS // len(rows), 2), 8, int((left - here).max()))
+        index = here[:, None] + torch.arange(window, device=encoder.device)
+        seen = encoder[rows[:, None], index.clamp(max=frames - 1)]
+        logits = join(seen, prediction.output[rows, None])
         best = logits.argmax(-1)
-        spoken = (best != BLANK) & (index < lens[:, None])
+        spoken = (best != BLANK) & (index < left[:, None])
         first = spoken.to(torch.uint8).argmax(1)
         emits = spoken.gather(1, first[:, None])[:, 0]
         token = best.gather(1, first[:, None])[:, 0]
         if fusion is not None:
             row = logits.gather(1, first[:, None, None].expand(-1, -1, logits.shape[-1]))[:, 0]
             token, phrases = _choose(row, emits, fusion, phrases)
-        streams = emits.nonzero()[:, 0]
-        if len(streams):
-            chosen = logits[streams, first[streams]].log_softmax(-1).gather(1, token[streams, None])[:, 0]
-            where = frame[streams] + at[streams] + first[streams]
+        says = emits.nonzero()[:, 0]
+        if len(says):
+            chosen = logits[says, first[says]].log_softmax(-1).gather(1, token[says, None])[:, 0]
+            where = frame[rows][says] + here[says] + first[says]
             for b, t, f, s in zip(
-                streams.tolist(), token[streams].tolist(), where.tolist(), chosen.tolist(), strict=True
+                rows[says].tolist(), token[says].tolist(), where.tolist(), chosen.tolist(), strict=True
             ):
                 out[b].append(Emission(t, f, s))
-            prediction = trees.where(emits, predict(token, prediction.state), prediction)
-        symbols = torch.where(emits, torch.where(first > 0, 1, symbols + 1), 0)
-        full = symbols >= max_symbols
-        at = torch.where(emits, at + first + full.long(), at + len(ahead))
-        symbols = torch.where(full, 0, symbols)
+            every, tokens = torch.zeros_like(lens, dtype=torch.bool), torch.zeros_like(lens)
+            every[rows], tokens[rows] = emits, token
+            prediction = trees.where(every, predict(tokens, prediction.state), prediction)
+        count = torch.where(emits, torch.where(first > 0, 1, symbols[rows] + 1), 0)
+        full = count >= max_symbols
+        at[rows] = torch.where(emits, here + first + full.long(), here + window)
+        symbols[rows] = torch.where(full, 0, count)
     return out, prediction, phrases
