@@ -30,7 +30,7 @@ from asr.errors import BundleError, ConfigError
 from asr.model import Model, ModelConfig
 from asr.tokenizer import Kind, Tokenizer
 
-__all__ = ["load", "save"]
+__all__ = ["load", "save", "set_config"]
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "card.md"
 TOKENIZERS: dict[Kind, str] = {
@@ -89,6 +89,25 @@ def save(model: Model, path: str | Path, *, card: str = "", dtype: torch.dtype =
         TOKENIZERS[model.tokenizer.kind]: model.tokenizer.to_bytes(),
         CARD: (card or f"# {path.stem}\n\nNo card was given.\n").encode(),
     }
+    return _write(path, files)
+
+
+def set_config(path: str | Path, config: ModelConfig, *, out: str | Path | None = None) -> Path:
+    """Write a bundle again with another configuration of the same layers, its weights as they are stored."""
+    path = Path(path)
+    files = _read(path)
+    tree, _ = strict_yaml.parse(files[CONFIG].decode(errors="replace"), f"{path}/{CONFIG}")
+    before = configuration.from_dict(Description, tree, where=f"{path}/{CONFIG}")
+    files[CONFIG] = configuration.to_yaml(replace(before, model=config)).encode()
+    if out is None and path.is_dir():
+        partial = path / f".{CONFIG}.partial"
+        partial.write_bytes(files[CONFIG])
+        partial.replace(path / CONFIG)
+        return path
+    return _write(Path(out) if out is not None else path, files)
+
+
+def _write(path: Path, files: Mapping[str, bytes]) -> Path:
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)

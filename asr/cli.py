@@ -15,7 +15,7 @@ import typer
 
 from asr.options import Model, argument, option
 from asr.show import complain, explain
-from asr.verbs import align, evaluate, export, transcribe
+from asr.verbs import align, calibrate, evaluate, export, transcribe
 from streaming.command import serve
 
 __all__ = ["app", "main"]
@@ -148,8 +148,7 @@ def average(
 app.command()(transcribe)
 app.command()(align)
 app.command()(evaluate)
-
-
+app.command()(calibrate)
 app.command()(export)
 app.command()(serve)
 

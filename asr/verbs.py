@@ -21,7 +21,7 @@ from asr.options import (
     option,
 )
 
-__all__ = ["align", "evaluate", "export", "transcribe"]
+__all__ = ["align", "calibrate", "evaluate", "export", "transcribe"]
 
 
 def transcribe(
@@ -199,3 +199,35 @@ def export(
 
     for path in run(load(model), out or model / "onnx"):
         typer.echo(path)
+
+
+def calibrate(
+    model: Annotated[Path, argument("The model, which is changed.", metavar="BUNDLE")],
+    manifest: Annotated[Path, argument("Lhotse cuts with transcripts: dev.jsonl.gz.", metavar="MANIFEST")],
+    limit: Annotated[
+        int | None, option("Only N utterances, spread evenly over the manifest.", metavar="N")
+    ] = None,
+    out: Annotated[
+        Path | None, option("Leave the model, write another one here.", "--out", "-o", metavar="BUNDLE")
+    ] = None,
+    batch_seconds: BatchSeconds = 120.0,
+) -> None:
+    """Fit times and confidences of a model's words to a dev set, for each head and latency. Training has done so.
+
+    \b
+    Example:
+      asr calibrate averaged data/an4/dev.jsonl.gz
+    """
+    from asr.bundle import load, set_config
+    from asr.evaluate import evaluation_loader
+    from asr.evaluate.calibrate import calibrate as run
+
+    loaded = load(model)
+    config = run(loaded, evaluation_loader(manifest, loaded.tokenizer, batch_seconds, limit=limit)).config
+    for one in config.calibration:
+        latency = "offline" if one.latency_ms is None else f"{one.latency_ms} ms"
+        typer.echo(
+            f"{one.head} {latency}: temperature {one.temperature:.2f}, bias {one.bias:.2f}, "
+            f"starts {1000 * one.start:+.0f} ms, ends {1000 * one.end:+.0f} ms"
+        )
+    typer.echo(set_config(model, config, out=out))

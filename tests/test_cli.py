@@ -25,6 +25,7 @@ VERBS = [
     "transcribe",
     "align",
     "evaluate",
+    "calibrate",
     "export",
     "serve",
     "stream",
@@ -152,8 +153,18 @@ def test_train_hands_over_what_was_given(
 
     monkeypatch.setattr(sys.modules["asr.training.train"], "train", train)
     code, out, _ = run(
-        capsys, "train", "r.yaml", "train.epochs=2", "--hours", "0.5", "-o", "runs/x", "--from", "m",
-        "--preset", "p",
+        capsys,
+        "train",
+        "r.yaml",
+        "train.epochs=2",
+        "--hours",
+        "0.5",
+        "-o",
+        "runs/x",
+        "--from",
+        "m",
+        "--preset",
+        "p",
     )
     assert (code, out) == (0, "runs/x/bundle\n")
     assert seen == {

@@ -15,6 +15,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr.calibration import Calibration
 from asr.errors import BundleError, DataError
 from asr.heads import Emission
 from asr.tokenizer import Kind, Tokenizer, WordBuilder, words
@@ -268,6 +269,16 @@ def test_nothing_lies_beyond_the_audio() -> None:
     assert [(w.start, w.end) for w in moved] == [(50.96, 51.0)]
 
 
+def test_what_is_known_moves_words_and_not_into_one_another() -> None:
+    made = tokenizer("characters")
+    known = Calibration(head="ctc", start=-0.1, end=0.2)
+    stream = [Emission(t, f, -0.1) for t, f in zip(made.encode("a b a"), (1, 4, 5, 30, 31), strict=True)]
+    found = words(stream, made, frame_seconds=FRAME, duration=1.4, calibration=known)
+    assert [(w.start, w.end) for w in found] == [(0.0, 0.1), (0.1, 0.44), (1.14, 1.4)]
+    after = words(stream[2:], made, frame_seconds=FRAME, calibration=known, after=0.16)
+    assert [(w.start, w.end) for w in after] == [(0.16, 0.44), (1.14, 1.48)]
+
+
 def byte_tokens(made: Tokenizer, data: bytes) -> list[int]:
     return [2 + byte for byte in data]
 
@@ -324,15 +335,23 @@ def test_partials_only_ever_grow(kind: Kind, text: str, every: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None)
-@given(data=st.data(), duration=st.none() | st.floats(0, 20), offset=st.sampled_from([0.0, 3600.5]))
+@given(
+    data=st.data(),
+    duration=st.none() | st.floats(0, 20),
+    offset=st.sampled_from([0.0, 3600.5]),
+    moved=st.sampled_from([(0.0, 0.0), (-0.06, 0.27), (-0.3, -0.1), (0.2, -0.2)]),
+)
 def test_any_tokens_give_words_in_order(
-    kind: Kind, data: st.DataObject, duration: float | None, offset: float
+    kind: Kind, data: st.DataObject, duration: float | None, offset: float, moved: tuple[float, float]
 ) -> None:
+    calibration = Calibration(head="ctc", temperature=2.0, bias=-0.5, start=moved[0], end=moved[1])
     made = tokenizer(kind)
     tokens = data.draw(st.lists(st.integers(0, made.size - 1), max_size=40))
     frames = sorted(data.draw(st.lists(st.integers(0, 500), min_size=len(tokens), max_size=len(tokens))))
     stream = [Emission(t, f, -data.draw(st.floats(0, 5))) for t, f in zip(tokens, frames, strict=True)]
-    found = words(stream, made, frame_seconds=FRAME, duration=duration, offset=offset)
+    found = words(
+        stream, made, frame_seconds=FRAME, duration=duration, offset=offset, calibration=calibration
+    )
     assert made.decode(tokens) == " ".join(w.text for w in found)
     time = offset
     for word in found:
@@ -343,7 +362,7 @@ def test_any_tokens_give_words_in_order(
     assert duration is None or time <= offset + duration
     # However the emissions are cut, the words are the same.
     cut = data.draw(st.integers(0, len(stream)))
-    builder = WordBuilder(made, frame_seconds=FRAME, offset=offset)
+    builder = WordBuilder(made, frame_seconds=FRAME, offset=offset, calibration=calibration)
     builder.push(stream[:cut])
     early = builder.words
     builder.push(stream[cut:])

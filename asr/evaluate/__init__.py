@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asr.evaluate.decode import decode, decode_frames, spread_loader, stream
+from asr.evaluate.decode import decode, decode_frames, evaluation_loader, spread_loader, stream
 from asr.evaluate.errors import Errors, count_errors
 from asr.evaluate.report import Report, Row
 from asr.evaluate.run import evaluate
@@ -15,6 +15,7 @@ __all__ = [
     "decode",
     "decode_frames",
     "evaluate",
+    "evaluation_loader",
     "spread_loader",
     "stream",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +22,16 @@ if TYPE_CHECKING:
     from asr.search.config import SearchConfig
     from asr.tokenizer import Tokenizer
 
-__all__ = ["Step", "cleared", "decode", "decode_frames", "spread_loader", "stream", "stream_steps"]
+__all__ = [
+    "Step",
+    "cleared",
+    "decode",
+    "decode_frames",
+    "evaluation_loader",
+    "spread_loader",
+    "stream",
+    "stream_steps",
+]
 
 
 @torch.no_grad()
@@ -126,3 +137,18 @@ def spread_loader(
 ) -> Loader:
     """All of the manifests' utterances, or `limit` of them spread evenly, from long to short."""
     return Loader(places, config, tokenizer, training=False, limit=limit)
+
+
+def evaluation_loader(
+    manifest: str | PathLike[str], tokenizer: Tokenizer, batch_seconds: float, *, limit: int | None = None
+) -> Loader:
+    """A manifest's utterances as they are, in batches of at most so many seconds."""
+    config = DataConfig(
+        train=(),
+        max_duration=batch_seconds,
+        max_seconds=batch_seconds,
+        augment=(),
+        workers=0,
+        bad_share=0.0,
+    )
+    return spread_loader((os.fspath(manifest),), config, tokenizer, limit=limit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -13,10 +12,9 @@ import torch
 from torch import Tensor
 
 from asr.audio import SAMPLE_RATE
-from asr.dataset import DataConfig
 from asr.dataset.corpus import speaker_of
 from asr.evaluate.confidence import Reliability
-from asr.evaluate.decode import decode, spread_loader, stream_steps
+from asr.evaluate.decode import decode, evaluation_loader, stream_steps
 from asr.evaluate.errors import Errors, Pair, align_words, confusions, count_errors, interval
 from asr.evaluate.report import Group, Report, Row, Utterance, latency_name
 from asr.evaluate.times import Delays, Said, Shown, Spread, WordTimes, matches, said
@@ -165,15 +163,7 @@ def evaluate(
         DataError: the manifest is missing, empty, or audio of it cannot be read.
         ConfigError: a normalizer, latency or head that there is not.
     """
-    config = DataConfig(
-        train=(),
-        max_duration=batch_seconds,
-        max_seconds=batch_seconds,
-        augment=(),
-        workers=0,
-        bad_share=0.0,
-    )
-    loader = spread_loader((os.fspath(manifest),), config, model.tokenizer, limit=limit)
+    loader = evaluation_loader(manifest, model.tokenizer, batch_seconds, limit=limit)
     heads = tuple(model.heads) if heads is None else tuple(heads)
     put = normalizer(model.scoring if normalize is None else normalize)
     tallies = [Tally(model, head, latency, search, put) for head in heads for latency in latencies]

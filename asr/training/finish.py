@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asr import bundle
 from asr.errors import DataError
+from asr.evaluate.calibrate import calibrate
 from asr.model import Model
 from asr.training.average import span_average
 from asr.training.checkpoints import RunFolder, Snapshot
@@ -36,7 +37,8 @@ def average(
 
     last: average over the last so many batches. span: over the batches after the first number up to the second. Both
     are widened to the nearest snapshots. With neither, the last tenth, quarter and half of the run and the best
-    checkpoint are decoded on the dev set, and the one with the fewest errors is taken.
+    checkpoint are decoded on the dev set, and the one with the fewest errors is taken. Times and confidences of words
+    are calibrated on the dev set, if there is one.
 
     Raises:
         DataError: no checkpoint in the folder, or no snapshot in the span.
@@ -76,6 +78,8 @@ def average(
         chosen = "an average of the end of the run"
     else:
         chosen = "the last checkpoint"
+    if recipe.data.dev:
+        calibrate(model, dev_loader(recipe, model.tokenizer))
     path = Path(out) if out is not None else folder.bundle
     bundle.save(model, path, card=_card(folder, recipe, model, chosen))
     log.info("wrote %s", path)
