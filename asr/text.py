@@ -5,13 +5,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Literal, get_args
 
 from asr.errors import ConfigError
 
-__all__ = ["NORMALIZERS", "Normalizer", "letters_only", "normalizer", "number_words"]
+__all__ = [
+    "NORMALIZERS",
+    "Normalizer",
+    "join_words",
+    "letters_only",
+    "normalizer",
+    "number_words",
+    "split_words",
+]
 
 Normalizer = Literal["lower", "upper", "punctuation", "hyphens", "numbers", "accents", "compatibility"]
 
@@ -21,6 +29,19 @@ _ONES = (
 ).split()
 _TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'"})
+
+IDEOGRAPH = "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+"""Of a regular expression: a character of Chinese or Japanese, which are written without spaces."""
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text: what spaces part, and each ideograph by itself, as error rates of Chinese count them."""
+    return re.sub(f"({IDEOGRAPH})", r" \1 ", text).split()
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Words, or texts, with spaces between them, but none between two ideographs: how a transcript is written."""
+    return re.sub(f"(?<={IDEOGRAPH}) (?={IDEOGRAPH})", "", " ".join(words))
 
 
 def number_words(number: int) -> str:

@@ -19,6 +19,7 @@ import sentencepiece
 
 from asr.calibration import PLAIN, Calibration
 from asr.errors import BundleError, DataError
+from asr.text import IDEOGRAPH, join_words
 from asr.transcript import Word
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = ["Kind", "Tokenizer", "WordBuilder", "words"]
 Kind: TypeAlias = Literal["unigram", "bpe", "characters"]
 
 BLANK, UNKNOWN, SPACE = "<blk>", "<unk>", "▁"
+_PARTS = re.compile(rf"\s+|{IDEOGRAPH}|(?:(?!{IDEOGRAPH})\S)+")
 BLANKS = (BLANK, "<blank>", "<pad>")  # as others call it
 UNKNOWN_TEXT = "⁇"
 UNWRITTEN = (*BLANKS, "<s>", "</s>", "<sos/eos>")  # icefall's are of the type "user-defined", not "control"
@@ -217,7 +219,7 @@ class WordBuilder:
 
     @property
     def text(self) -> str:
-        return " ".join(word.text for word in self.words)
+        return join_words(word.text for word in self.words)
 
     def until(self, limit: float) -> tuple[Word, ...]:
         """All words so far, with no time beyond `limit` seconds, where the audio ends.
@@ -235,16 +237,23 @@ class WordBuilder:
         return tuple(limited)
 
     def _write(self, text: str, tokens: Sequence[tuple[int, float]]) -> None:
-        for part in re.findall(r"\s+|\S+", text):
+        for part in _PARTS.findall(text):
+            alone = re.fullmatch(IDEOGRAPH, part)  # a word by itself
+            if alone or part.isspace():
+                self._close()
             if part.isspace():
-                if self._open:
-                    self._done.append(self._word(self._open))
-                self._open = None
                 continue
             if self._open is None:
                 self._open = _OpenWord(tokens[0][0])
                 self._end_last_word(self._seconds(tokens[0][0], self._calibration.start))
             self._open.add(part, tokens)
+            if alone:
+                self._close()
+
+    def _close(self) -> None:
+        if self._open:
+            self._done.append(self._word(self._open))
+        self._open = None
 
     def _end_last_word(self, start: float) -> None:
         if self._done and self._done[-1].end > start:

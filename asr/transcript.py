@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from asr.errors import DataError
+from asr.text import join_words
 
 __all__ = ["Transcript", "Word"]
 
@@ -43,7 +44,7 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        return " ".join(word.text for word in self.words)
+        return join_words(word.text for word in self.words)
 
     def to_txt(self) -> str:
         """The text and a line's end."""
@@ -94,7 +95,7 @@ class Transcript:
             end = round(1000 * max(word.end for word in group))
             longest = starts[i + 1] if i + 1 < len(groups) else round(1000 * self.duration)
             shown = max(min(max(end, start + round(1000 * CAPTION_SHORTEST)), longest), start + 1)
-            yield start, shown, " ".join(word.text for word in group)
+            yield start, shown, join_words(word.text for word in group)
 
     def _groups(self) -> Iterator[list[Word]]:
         group: list[Word] = []
@@ -110,7 +111,7 @@ class Transcript:
 
 
 def _fits(group: list[Word], word: Word) -> bool:
-    text = " ".join([*(w.text for w in group), word.text])
+    text = join_words([*(w.text for w in group), word.text])
     return (
         word.start - group[-1].end <= CAPTION_PAUSE
         and word.end - group[0].start <= CAPTION_SECONDS

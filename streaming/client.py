@@ -27,6 +27,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from asr.audio import SAMPLE_RATE, read
 from asr.errors import ProtocolError
+from asr.text import join_words
 from asr.transcript import Word
 from streaming.events import ENCODINGS, Encoding, Final, Partial
 from streaming.resume import Tape, Told
@@ -150,7 +151,7 @@ async def stream(
         recorder.cancel()
         await asyncio.gather(recorder, return_exceptions=True)
     yield Summary(
-        text=" ".join(final.text for final in finals),
+        text=join_words(final.text for final in finals),
         words=tuple(word for final in finals for word in final.words),
         duration=tape.end / sample_rate,
         first_word_latency=live.watch.first_word_latency,

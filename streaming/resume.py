@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from asr.errors import ProtocolError
+from asr.text import join_words
 from asr.transcript import Word
 from streaming.events import Final, Partial
 
@@ -156,7 +157,7 @@ class Told:
             words = tuple(word for word in event.words if _middle(word) <= event.settled)
             if not words:
                 return None
-            event = replace(event, text=" ".join(x.text for x in words), words=words, end=words[-1].end)
+            event = replace(event, text=join_words(x.text for x in words), words=words, end=words[-1].end)
         return self._tell(event, settled)
 
     def _tell(self, event: Final, settled: int) -> Final:
@@ -173,7 +174,7 @@ class Told:
             for word in every
         )
         new = tuple(word for word in words if _middle(word) >= self._known)
-        return new, message["text"] if len(new) == len(words) else " ".join(word.text for word in new)
+        return new, message["text"] if len(new) == len(words) else join_words(word.text for word in new)
 
 
 def _middle(word: Word) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from asr.calibration import PLAIN, Calibration
 from asr.search.phrases import Phrases, mark
+from asr.text import join_words
 from asr.tokenizer import WordBuilder
 from asr.transcript import Word
 from streaming.events import Token
@@ -114,4 +115,4 @@ class Segment:
 
 
 def text_of(words: Sequence[Word]) -> str:
-    return " ".join(word.text for word in words)
+    return join_words(word.text for word in words)

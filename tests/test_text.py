@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import ConfigError
-from asr.text import NORMALIZERS, normalizer
+from asr.text import NORMALIZERS, join_words, normalizer, split_words
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,17 @@ def test_texts_stay_texts_of_single_spaces(names: list[str], text: str) -> None:
 def test_a_name_that_there_is_not() -> None:
     with pytest.raises(ConfigError, match="did you mean lower"):
         normalizer(["lowr"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("我爱你", ["我", "爱", "你"]),
+        ("用 Rill 转写 hello world", ["用", "Rill", "转", "写", "hello", "world"]),
+        ("カナ", ["カ", "ナ"]),
+        ("the cat", ["the", "cat"]),
+    ],
+)
+def test_words_of_languages_with_and_without_spaces(text: str, words: list[str]) -> None:
+    assert split_words(text) == words
+    assert join_words(words) == text

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import DataError
+from asr.text import IDEOGRAPH
 from asr.transcript import CAPTION_LINE, CAPTION_LINES, CAPTION_PAUSE, CAPTION_SECONDS, Transcript, Word
 
 TIMED = re.compile(r"(\d{2,}):([0-5]\d):([0-5]\d)[.,](\d{3}) --> (\d{2,}):([0-5]\d):([0-5]\d)[.,](\d{3})")
@@ -19,7 +20,8 @@ TIMED = re.compile(r"(\d{2,}):([0-5]\d):([0-5]\d)[.,](\d{3}) --> (\d{2,}):([0-5]
 
 @st.composite
 def transcripts(draw: st.DrawFn, pauses: float = 2.0) -> Transcript:
-    texts = st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=12)
+    letters = st.characters(exclude_categories=["Z", "C"]).filter(lambda c: not re.match(IDEOGRAPH, c))
+    texts = st.text(letters, min_size=1, max_size=12)
     time = draw(st.floats(0, 2 * 3600))
     words = []
     for text in draw(st.lists(texts, max_size=40)):
@@ -138,6 +140,13 @@ def test_subtitles_are_sound(transcript: Transcript) -> None:
             previous = end
         text = " ".join(line for _, _, lines in shown for line in lines)
         assert text == transcript.text.replace("-->", "->" if "WEBVTT" not in file else "-->")
+
+
+def test_captions_of_a_language_without_spaces() -> None:
+    words = tuple(Word(c, 0.1 * i, 0.1 * i + 0.1, 1.0) for i, c in enumerate("我" * 50))
+    shown = cues(Transcript(words, 6.0).to_srt())
+    assert "".join(line for _, _, lines in shown for line in lines) == "我" * 50
+    assert all(len(line) <= CAPTION_LINE for _, _, lines in shown for line in lines)
 
 
 @given(transcripts())

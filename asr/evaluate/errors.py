@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import kaldialign
 
+from asr.text import join_words, split_words
+
 __all__ = ["Confusion", "Errors", "Pair", "align_words", "confusions", "count_errors", "interval"]
 
 Pair = tuple[str | None, str | None]
@@ -71,9 +73,9 @@ def count_errors(references: Iterable[str], hypotheses: Iterable[str], *, charac
     """Errors of the best alignment of each pair of texts, summed; of characters, with spaces counted as one each."""
     total = Errors()
     for reference, hypothesis in zip(references, hypotheses, strict=True):
-        ref, hyp = reference.split(), hypothesis.split()
+        ref, hyp = split_words(reference), split_words(hypothesis)
         if characters:
-            ref, hyp = list(" ".join(ref)), list(" ".join(hyp))
+            ref, hyp = list(join_words(ref)), list(join_words(hyp))
         found = kaldialign.edit_distance(ref, hyp)
         total += Errors(found["sub"], found["del"], found["ins"], len(ref))
     return total
@@ -91,9 +93,11 @@ def interval(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[floa
 
     Utterances are drawn anew, with replacement, 1,000 times (Bisani and Ney 2004, in kaldialign).
     """
-    if not any(text.split() for text in references):
+    if not any(split_words(text) for text in references):
         return 0.0, 0.0
     found = kaldialign.bootstrap_wer_ci(
-        [text.split() for text in references], [text.split() for text in hypotheses], replications=1000
+        [split_words(text) for text in references],
+        [split_words(text) for text in hypotheses],
+        replications=1000,
     )
     return max(0.0, found["ci95min"]), found["ci95max"]

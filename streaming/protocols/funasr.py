@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asr.audio import RATES
+from asr.text import join_words
 from asr.transcript import Word
 from streaming.events import Ended, Event, Failed, Final, Partial
 from streaming.protocols import (
@@ -167,7 +168,7 @@ def _online(recording: _Recording, text: str) -> list[str]:
 
 
 def _offline(recording: _Recording, finals: Sequence[Final], *, is_final: bool) -> str:
-    text = " ".join(final.text for final in finals)
+    text = join_words(final.text for final in finals)
     return recording.message(
         f" {text}" if recording.sentences else text,
         mode="2pass-offline" if recording.mode == "2pass" else "offline",

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asr.audio import RATES
+from asr.text import join_words
 from streaming.endpoint import Rules
 from streaming.events import ENCODINGS, Encoding, Ended, Event, Failed, Final, Partial
 from streaming.protocols import (
@@ -296,7 +297,7 @@ class OpenAI(Dialect):
             f"{_TRANSCRIPTION}.completed",
             item_id=session.item,
             content_index=0,
-            transcript=" ".join(session.texts),
+            transcript=join_words(session.texts),
             usage={"type": "duration", "seconds": round(seconds, 3)},
         )
 

@@ -21,6 +21,7 @@ from email.parser import BytesHeaderParser
 from typing import Any
 
 from asr.errors import ProtocolError
+from asr.text import join_words
 from asr.transcript import Transcript
 from streaming.events import Event, Final, Partial
 from streaming.protocols import shown, to_json
@@ -134,7 +135,7 @@ class Deltas:
         return "".join(_event({"type": "transcript.text.delta", "delta": part}) for part in parts if part)
 
     def done(self, finals: Sequence[Final]) -> str:
-        return _event({"type": "transcript.text.done", "text": " ".join(final.text for final in finals)})
+        return _event({"type": "transcript.text.done", "text": join_words(final.text for final in finals)})
 
     def failed(self, error: RestError) -> str:
         return f"data: {error_body(error)}\n\n"

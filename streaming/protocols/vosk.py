@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asr.audio import RATES
+from asr.text import join_words
 from streaming.events import Ended, Event, Final, Partial
 from streaming.protocols import (
     Action,
@@ -118,7 +119,7 @@ class Vosk(Dialect):
             for final in finals
             for w in final.words
         ]
-        result: dict[str, Any] = {"text": " ".join(final.text for final in finals)}
+        result: dict[str, Any] = {"text": join_words(final.text for final in finals)}
         if words and self._words:
             result = {"result": words} | result
         if self._alternatives:

@@ -19,6 +19,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from asr.text import join_words
 from asr.transcript import Word
 from streaming.events import Ended, Event, Failed, Final, Partial
 from streaming.protocols import (
@@ -116,7 +117,7 @@ class Wenet(Dialect):
 
 
 def _result(kind: str, events: Sequence[Partial | Final]) -> str:
-    path: dict[str, Any] = {"sentence": " ".join(event.text for event in events)}
+    path: dict[str, Any] = {"sentence": join_words(event.text for event in events)}
     if kind == "final_result":
         path["word_pieces"] = [_piece(word) for event in events for word in event.words]
     return to_json({"status": "ok", "type": kind, "nbest": json.dumps([path], ensure_ascii=False)})
