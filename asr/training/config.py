@@ -67,7 +67,7 @@ class TrainConfig:
     # Weights of the losses by head or by head and part ("transducer.simple"), or "depth"; unnamed ones weigh 1.
     loss_weights: dict[str, float] = field(default_factory=dict)
     # Modules' own schedules (dropout, Balancer) count batches; set, they count batches of so many seconds of speech.
-    # icefall's schedules are tuned for 600.
+    # icefall's schedules are tuned for 600. A run that begins with a trained model (`--from`) is past them all.
     scheduled_batch_seconds: float | None = None
 
     validate_batches: int | None = None  # None: after every epoch

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("asr.training")
 
+SCHEDULES_OVER = 10**9
+"""A count of batches that is beyond the end of every module's schedule."""
+
 __all__ = ["Item", "Progress", "Task", "stream"]
 
 
@@ -47,6 +50,7 @@ class Progress:
     seconds: float = 0.0  # of speech, over all epochs
     hours: float = 0.0  # of wall time, over all runs
     skipped: int = 0
+    trained: bool = False  # the run began with a trained model
     best: float = math.inf  # the lowest word error rate on dev
     best_batches: int = 0
     data: dict[str, int] = field(default_factory=dict)  # where the loader stands
@@ -157,7 +161,9 @@ class Task(pl.LightningModule):
         np.random.seed((seed + self.global_rank) % (1 << 32))  # noqa: NPY002  (for libraries that use it)
         torch.manual_seed(seed + self.global_rank)
         count = self.progress.batches
-        if self.config.scheduled_batch_seconds:
+        if self.progress.trained:
+            count = SCHEDULES_OVER  # high dropout and skipped layers would undo what the model knows
+        elif self.config.scheduled_batch_seconds:
             count = int(self.progress.seconds / self.config.scheduled_batch_seconds)
         modules: tuple[Any, ...] = (self.model.encoder, *self.model.heads.values())
         for module in modules:

@@ -101,6 +101,7 @@ def fit(recipe: RecipeConfig, folder: RunFolder, console: Console, *, start: Pat
         augment=recipe.spectral(),
         plain_epochs=recipe.data.plain_epochs,
     )
+    task.progress.trained = start is not None
     if folder.last.exists():
         checkpoint = folder.load(folder.last)
         task.on_load_checkpoint(checkpoint)

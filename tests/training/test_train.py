@@ -10,9 +10,11 @@ import torch
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
 from asr import bundle
+from asr.encoders import Zipformer
 from asr.errors import ConfigError, DataError
 from asr.training.checkpoints import RunFolder
 from asr.training.finish import average, spans
+from asr.training.task import SCHEDULES_OVER
 from asr.training.train import train
 from tests.training.fakes import tones
 
@@ -119,8 +121,10 @@ def test_bad_data_is_told_before_training(recipe: Path, tmp_path: Path):
     assert train(recipe, ["data.bad_share=0.2", "train.epochs=1"], out=tmp_path / "run").exists()
 
 
-def test_a_run_begins_with_a_model(recipe: Path, tmp_path: Path):
+def test_a_run_begins_with_a_model(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = bundle.load(train(recipe, ["train.epochs=1"], out=tmp_path / "first"))
+    counts: set[float] = set()
+    monkeypatch.setattr(Zipformer, "set_batch_count", lambda _, count: counts.add(count))
     out = tmp_path / "second"
     # At a rate of nearly nothing the weights stay; the tokenizer is the model's, whatever the texts hold.
     path = train(
@@ -130,6 +134,8 @@ def test_a_run_begins_with_a_model(recipe: Path, tmp_path: Path):
     assert second.tokenizer.to_bytes() == first.tokenizer.to_bytes()
     for name, parameter in second.named_parameters():
         torch.testing.assert_close(parameter, first.get_parameter(name), rtol=0, atol=1e-5)
+    train(recipe, ["train.epochs=2"], out=out)  # it remembers how it began
+    assert counts == {SCHEDULES_OVER}
     with pytest.raises(ConfigError, match="model.ctc: not that of"):
         train(recipe, ["model.ctc={dropout: 0.3}"], out=tmp_path / "third", start=path)
     with pytest.raises(ConfigError, match="tokenizer.kind"):
