@@ -47,7 +47,11 @@ Phrases = Annotated[
     Path | None, option("Names and terms to be recognised more readily, one a line.", metavar="FILE")
 ]
 LanguageModel = Annotated[
-    Path | None, option("N-gram language model, ARPA or KenLM; makes it a beam search.", metavar="FILE")
+    Path | None,
+    option(
+        "Language model: n-grams (ARPA, KenLM), or a neural one's bundle. Makes it a beam search.",
+        metavar="FILE",
+    ),
 ]
 LanguageModelScale = Annotated[float, option("How much it counts.", metavar="X")]
 BatchSeconds = Annotated[

@@ -119,7 +119,14 @@ class CTC(nn.Module):
     def init_state(self, batch: int, plan: Plan | None = None) -> CTCState | Beam:
         if plan is not None and plan.fusion is not None:
             if not plan.greedy:
-                return beams.start(batch, plan.beam, 2, plan.lag, plan.fusion.init(batch, plan.beam))
+                return beams.start(
+                    batch,
+                    plan.beam,
+                    2,
+                    plan.lag,
+                    plan.fusion.init(batch, plan.beam),
+                    plan.fusion.start(batch, plan.beam),
+                )
             phrases = plan.fusion.init(batch, 1).phrases[:, 0]
         else:
             phrases = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)

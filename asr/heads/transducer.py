@@ -178,7 +178,14 @@ class Transducer(Scheduled):
             return TransducerState(prediction, zero, zero)
         if plan.greedy:
             return TransducerState(prediction, zero, plan.fusion.init(batch, 1).phrases[:, 0])
-        beam = beams.start(batch, plan.beam, 1, plan.lag, plan.fusion.init(batch, plan.beam))
+        beam = beams.start(
+            batch,
+            plan.beam,
+            1,
+            plan.lag,
+            plan.fusion.init(batch, plan.beam),
+            plan.fusion.start(batch, plan.beam),
+        )
         of_each = map_tree(lambda x: torch.stack([x] * plan.beam, 1), prediction)
         return TransducerBeam(beam, of_each)
 

@@ -155,7 +155,6 @@ def _binary_words(path: str) -> tuple[str, ...]:
         return tuple(word.decode("utf-8", "replace") for word in data[begin:].split(b"\0")[:-1])
 
 
-@lru_cache(maxsize=8)
 def load(path: str, tokenizer: Tokenizer, device: torch.device) -> LanguageModel:
     """An n-gram model of the tokenizer's tokens, if all that it knows are such, else of words.
 

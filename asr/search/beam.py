@@ -17,6 +17,7 @@ from torch import Tensor
 from asr import state as trees
 from asr.search.emission import BLANK, Emission
 from asr.search.fusion import Fused
+from asr.search.prediction import Prediction
 
 __all__ = ["Beam", "Grown", "Hypothesis", "advance", "best", "empty", "frames", "rank", "settle", "start"]
 
@@ -37,7 +38,8 @@ class Beam:
 
     key: (B, K) int64, the hash of all its tokens; last: (B, K) the last of them, blank if none.
     tail: (B, K, L, 3) float64, the token, frame and log-probability of those not settled; length: (B, K) how many.
-    fused: what language models and phrases remember. frame: (B,) frames so far.
+    fused: what n-grams and phrases remember; neural: what a neural language model lets expect, () without one.
+    frame: (B,) frames so far.
     """
 
     score: Tensor
@@ -46,6 +48,7 @@ class Beam:
     tail: Tensor
     length: Tensor
     fused: Fused
+    neural: Prediction | tuple[()]
     frame: Tensor
 
     @property
@@ -54,7 +57,9 @@ class Beam:
         return self.score.logsumexp(-1)
 
 
-def start(batch: int, beam: int, parts: int, lag: int, fused: Fused) -> Beam:
+def start(
+    batch: int, beam: int, parts: int, lag: int, fused: Fused, neural: Prediction | tuple[()] = ()
+) -> Beam:
     """One hypothesis of nothing a stream; the other places are free, which is a score of minus infinity."""
     device = fused.word.device
     score = torch.full((batch, beam, parts), -torch.inf, dtype=torch.float64, device=device)
@@ -62,7 +67,7 @@ def start(batch: int, beam: int, parts: int, lag: int, fused: Fused) -> Beam:
     zero = torch.zeros(batch, beam, dtype=torch.int64, device=device)
     # Of hypotheses that share their oldest token's place, each adds a token a frame at most.
     tail = torch.zeros(batch, beam, 2 * (lag + EVERY) + 1, 3, dtype=torch.float64, device=device)
-    return Beam(score, zero + _SEED, zero, tail, zero, fused, zero[:, 0].clone())
+    return Beam(score, zero + _SEED, zero, tail, zero, fused, neural, zero[:, 0].clone())
 
 
 class Grown(NamedTuple):
@@ -138,6 +143,7 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None) -> tuple[Beam, Tensor
         ),
         length=length + (token != BLANK),
         fused=fused,
+        neural=beam.neural,  # `Plan.follow` sees to it
         frame=beam.frame + 1,
     )
     if real is not None:

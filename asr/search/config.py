@@ -20,7 +20,8 @@ class SearchConfig:
     beam: hypotheses that are kept, besides those that phrases lift up.
     blank_penalty: taken from the blank's log-probability; more words, and more of them wrong.
     lm, lm_scale: an n-gram file, ARPA (.arpa, .arpa.gz) of words or of the model's tokens, or KenLM's binary of
-    words; its natural log-probabilities are added with this weight. word_bonus: added for each word of a word model.
+    words; or the bundle of a neural language model of the same tokens. Its natural log-probabilities are added with
+    this weight. word_bonus: added for each word of a word model.
     lodr, lodr_scale: a token bigram (ARPA) that stands for what the model has learnt of its training texts; it is
     subtracted with this weight (Zheng et al. 2022).
     phrases, phrase_boost: texts to be recognised more readily, and what each of their tokens adds to the score.

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from asr.language_model import load
+from asr.language_model import load, ngram
 from asr.language_model.ngram import LanguageModel
 from asr.language_model.spelling import Spelling, spelling
 from asr.search.automaton import Automaton, join
 from asr.search.config import SearchConfig
 from asr.search.phrases import compile_phrases, word_begins
+from asr.search.prediction import Prediction
 from asr.tokenizer import Tokenizer
 
 __all__ = ["Fused", "Fusion"]
@@ -40,8 +41,10 @@ class Fusion:
             return torch.tensor([getattr(c, name) for c in configs], dtype=torch.float64, device=device)
 
         head = configs[0]
-        self._model = load(head.lm, tokenizer, device) if head.lm else None
-        self._lodr = load(head.lodr, tokenizer, device) if head.lodr else None
+        lm = load(head.lm, tokenizer, device) if head.lm else None
+        self.neural = lm if isinstance(lm, nn.Module) else None
+        self._model = None if isinstance(lm, nn.Module) else lm
+        self._lodr = ngram.load(head.lodr, tokenizer, device) if head.lodr else None
         self._model_scale, self._lodr_scale = column("lm_scale"), column("lodr_scale")
         self._word_bonus = column("word_bonus")
         self._spelling: Spelling | None = None
@@ -55,13 +58,23 @@ class Fusion:
             self._begins = torch.tensor(word_begins(tokenizer), device=device)
             self._start = torch.cat([automaton.start for automaton in compiled]).to(device)
         self._device = device
-        self.used = not (self._automaton is None and self._model is None and self._lodr is None)
+        self.used = any(x is not None for x in (self._automaton, self._model, self.neural, self._lodr))
 
     def init(self, batch: int, count: int) -> Fused:
         """`count` hypotheses of nothing for each stream."""
         zero = torch.zeros(batch, count, dtype=torch.int64, device=self._device)
         phrases = zero if self._automaton is None else self._start[:, None].expand(-1, count).clone()
         return Fused(phrases, _start(self._model, zero), _start(self._lodr, zero), zero)
+
+    def start(self, batch: int, count: int) -> Prediction | tuple[()]:
+        """What the neural language model lets expect of `count` hypotheses of nothing for each stream."""
+        return () if self.neural is None else self.neural.start(batch, count)
+
+    def likely(self, neural: Prediction | tuple[()], tokens: Tensor) -> Tensor | float:
+        """What the neural language model adds to each hypothesis of (B, K) with each of its tokens (B, K, C)."""
+        if not isinstance(neural, Prediction):
+            return 0.0
+        return self._model_scale[:, None, None] * neural.output.gather(2, tokens).double()
 
     def extend(self, fused: Fused, tokens: Tensor) -> tuple[Tensor, Fused]:
         """Each hypothesis of (B, N) with each of its tokens (B, N, C) -> what is added (B, N, C), and (B, N * C)."""

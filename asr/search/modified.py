@@ -11,8 +11,7 @@ from asr.search import beam as beams
 from asr.search.beam import Beam, Grown
 from asr.search.emission import BLANK, Emission
 from asr.search.plan import Plan
-from asr.search.prediction import Predict, Prediction
-from asr.state import map_tree, where
+from asr.search.prediction import Predict, Prediction, follow
 
 __all__ = ["transducer_beam"]
 
@@ -34,14 +33,12 @@ def transducer_beam(
     """
     batch, count = beam.last.shape
     out: list[list[Emission]] = [[] for _ in range(batch)]
-    hypothesis = torch.arange(batch * count, device=encoder.device).view(batch, count)
-    known = map_tree(lambda x: x.flatten(0, 1), prediction)
     for u, real, due in beams.frames(beam, lens):
-        logits = join(encoder[:, u, None], known.output.view(batch, count, -1))
+        logits = join(encoder[:, u, None], prediction.output)
         scores = plan.penalise(logits)
         top = scores[..., 1:].topk(plan.width(scores.shape[-1]), -1).indices + 1
         tokens = torch.cat([top, beam.last[:, None].expand(-1, count, -1)], -1)
-        bonus, fused = plan.extend(beam.fused, tokens)
+        bonus, fused = plan.extend(beam, tokens)
         gained = scores.gather(2, tokens)
         stay = beam.score + scores[..., BLANK, None]
         beam, parent, token = beams.advance(
@@ -49,11 +46,8 @@ def transducer_beam(
             Grown(stay, tokens, beam.score + gained + bonus, gained, fused, plan.loans(beam.fused, fused)),
             real,
         )
-        parent, new = (parent + hypothesis[:, :1]).flatten(), token != BLANK
-        if not torch.equal(parent, hypothesis.flatten()):
-            known = map_tree(lambda x, parent=parent: x[parent], known)
-        if bool(new.any()):
-            known = where(new.flatten(), predict(token.flatten(), known.state), known)
+        prediction = follow(prediction, parent, token, predict)
+        beam = plan.follow(beam, parent, token)
         if due is not None:
             beam = beams.settle(beam, plan.lag, due, out, plan.owed(beam.fused))
-    return out, beam, map_tree(lambda x: x.unflatten(0, (batch, count)), known)
+    return out, beam, prediction

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,7 +12,11 @@ from torch import Tensor
 from asr.errors import ConfigError
 from asr.search.config import SearchConfig
 from asr.search.fusion import Fused, Fusion
+from asr.search.prediction import Prediction, follow
 from asr.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from asr.search.beam import Beam
 
 __all__ = ["Plan"]
 
@@ -67,8 +73,15 @@ class Plan:
         own, new = self.owed(fused), None if extended is None else self.owed(extended)
         return None if own is None or new is None else (own, new)
 
-    def extend(self, fused: Fused, tokens: Tensor) -> tuple[Tensor | float, Fused | None]:
-        """`Fusion.extend`, if there is anything to add."""
+    def extend(self, beam: Beam, tokens: Tensor) -> tuple[Tensor | float, Fused | None]:
+        """What is added to each hypothesis with each of its tokens (B, K, C), and what remembers it, if anything."""
         if self.fusion is None or not self.fusion.used:
             return 0.0, None
-        return self.fusion.extend(fused, tokens)
+        bonus, fused = self.fusion.extend(beam.fused, tokens)
+        return bonus + self.fusion.likely(beam.neural, tokens), fused
+
+    def follow(self, beam: Beam, parent: Tensor, token: Tensor) -> Beam:
+        """The neural language model hears what a frame has made of the hypotheses: see `asr.search.beam.advance`."""
+        if self.fusion is None or self.fusion.neural is None or not isinstance(beam.neural, Prediction):
+            return beam
+        return replace(beam, neural=follow(beam.neural, parent, token, self.fusion.neural.predict))
