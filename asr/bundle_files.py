@@ -20,7 +20,7 @@ from asr import strict_yaml
 from asr.errors import BundleError
 from asr.tokenizer import Kind, Tokenizer
 
-__all__ = ["CONFIG", "WEIGHTS", "describe", "fill", "read", "tokenizer", "weights", "write"]
+__all__ = ["CONFIG", "WEIGHTS", "describe", "fill", "load_tokenizer", "read", "tokenizer", "weights", "write"]
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "card.md"
 TOKENIZERS: dict[Kind, str] = {
@@ -64,6 +64,16 @@ def describe(kind: type[D], files: Mapping[str, bytes], path: Path) -> D:
     if wanted and not is_one:
         raise BundleError(f"{path}: is a speech model, and no language model")
     return configuration.from_dict(kind, tree, where=where)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Of any bundle, whatever model is in it. Raises BundleError."""
+    files = read(path)
+    tree, _ = strict_yaml.parse(files[CONFIG].decode(errors="replace"), f"{path}/{CONFIG}")
+    kind = tree.get("tokenizer") if isinstance(tree, dict) else None
+    if kind not in TOKENIZERS:
+        raise BundleError(f"{path}/{CONFIG}: names no tokenizer; copy the bundle again")
+    return tokenizer(kind, files, path)
 
 
 def tokenizer(kind: Kind, files: Mapping[str, bytes], path: Path) -> Tokenizer:

@@ -44,7 +44,8 @@ def load(
     over: Sequence[str | PathLike[str]] = (),
     overrides: Sequence[str] = (),
 ) -> T:
-    """Read a `kind` (a dataclass) from a YAML file, then apply `overrides` such as `encoder.dims.0=256` in order.
+    """Read a `kind` (a dataclass, or a union of such, told apart by the file's `kind`: the first if it has none) from a
+    YAML file, then apply `overrides` such as `encoder.dims.0=256` in order.
 
     The files of `over` are merged over it before, key by key. The value of an override is YAML itself: `a.b=[1, 2]`,
     `a.b={c: 3}`, `a.b=null`.
@@ -56,7 +57,8 @@ def load(
         tree, places = _merge(tree, upper), places | upper_places
     for override in overrides:
         _override(tree, places, override)
-    value: T = _Reader(str(path), places).build(kind, tree, ())
+    reader, members = _Reader(str(path), places), get_args(kind)
+    value: T = reader.union(kind, members, tree, (), members[0]) if members else reader.build(kind, tree, ())
     return value
 
 

@@ -240,8 +240,8 @@ class Model(nn.Module):
 
         return transcribe_files(self, paths, **options)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the model as a bundle, a directory that `asr.load` reads."""
+    def save(self, path: str | Path, *, card: str = "") -> Path:
+        """Write the model as a bundle, a directory that `asr.load` reads; `card` says where it comes from."""
         from asr.bundle import save
 
-        return save(self, path)
+        return save(self, path, card=card)

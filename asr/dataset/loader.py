@@ -217,6 +217,11 @@ class Loader:
         )
         self.cache = Cache(np.ceil(durations * SAMPLE_RATE).astype(np.int64) + 2) if config.cache else None
 
+    @property
+    def size(self) -> str:
+        """How much there is in an epoch, in words."""
+        return f"{self.seconds / 3600:.2f} h of speech"
+
     def __len__(self) -> int:
         return len(self.sampler)
 

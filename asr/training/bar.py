@@ -11,7 +11,6 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Te
 from rich.progress import Task as Row
 from rich.text import Text
 
-from asr.audio import SAMPLE_RATE
 from asr.training.task import Item, Task
 
 __all__ = ["Bar", "time_left"]
@@ -36,7 +35,7 @@ class _Left(ProgressColumn):
 
 
 class Bar(pl.Callback):
-    """Share of the budget, batch and epoch, loss, word error rate, seconds of speech per second, time left."""
+    """Share of the budget, batch and epoch, loss, best score on dev, speed, time left."""
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
@@ -46,15 +45,15 @@ class Bar(pl.Callback):
             TextColumn(
                 "batch {task.fields[batch]}  epoch {task.fields[epoch]:.1f}  loss {task.fields[loss]}"
             ),
-            TextColumn("WER {task.fields[wer]}", style="bold"),
-            TextColumn("{task.fields[speed]:.0f} s/s"),
+            TextColumn("{task.fields[best]}", style="bold"),
+            TextColumn("{task.fields[speed]}"),
             _Left(),
             console=console,
             auto_refresh=False,
             transient=False,
         )
         self._row = self._bar.add_task(
-            "train", total=1.0, batch=0, epoch=0.0, loss="-", wer="-", speed=0.0, left=None
+            "train", total=1.0, batch=0, epoch=0.0, loss="-", best="", speed="", left=None
         )
         self._start = self._last = self._drawn = 0.0
         self._first_share = 0.0
@@ -69,12 +68,7 @@ class Bar(pl.Callback):
         self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        speed = (
-            float(batch.batch.sample_lens.sum())
-            / SAMPLE_RATE
-            * trainer.world_size
-            / max(now - self._last, 1e-9)
-        )
+        speed = task.subject.amount(batch.batch) * trainer.world_size / max(now - self._last, 1e-9)
         self._speed = _MEMORY * self._speed + (1 - _MEMORY) * speed if self._speed else speed
         self._last = now
         if now - self._drawn < _PERIOD and not trainer.should_stop:
@@ -87,8 +81,8 @@ class Bar(pl.Callback):
             batch=p.batches,
             epoch=p.epochs,
             loss=f"{float(task.last_losses['loss']):.3f}" if task.last_losses else "-",
-            wer=f"{p.best:.1f} %" if p.best < float("inf") else "-",
-            speed=self._speed,
+            best=task.subject.tell(p.best) if p.best < float("inf") else "",
+            speed=f"{self._speed:.0f} {task.subject.unit}/s",
             left=time_left(task.share, self._first_share, now - self._start),
             refresh=True,
         )

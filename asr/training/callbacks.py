@@ -14,7 +14,6 @@ import torch
 
 from asr.audio import HOP, SAMPLE_RATE
 from asr.training import pictures
-from asr.training.measure import measure
 from asr.training.task import Item, Task
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Clock(pl.Callback):
 
 
 class Validation(pl.Callback):
-    """Decodes the dev set by each head, offline and streamed, and keeps the best checkpoint by word error rate."""
+    """Measures the dev set (speech: by each head, offline and streamed), and keeps the best checkpoint."""
 
     def __init__(self, dev: Iterable[Batch], keeper: Keeper, writer: SummaryWriter | None) -> None:
         self.dev = dev
@@ -89,7 +88,7 @@ class Validation(pl.Callback):
         start, paused = time.monotonic(), task.paused
         task.model.eval()
         try:
-            measured = measure(task.model, self.dev, example=partial(self._show, task))
+            measured = task.subject.measure(self.dev, example=partial(self._show, task))
         finally:
             task.model.train()
         score = float(trainer.strategy.broadcast(measured.score))
@@ -97,7 +96,7 @@ class Validation(pl.Callback):
         better = score < progress.best
         if better:
             progress.best, progress.best_batches = score, progress.batches
-        scalars = measured.scalars(task.model.latency_ms)
+        scalars = measured.scalars
         if self.writer is not None:
             for name, value in scalars.items():
                 self.writer.add_scalar(name, value, progress.batches)
@@ -165,7 +164,7 @@ class Logs(pl.Callback):
 
     def _restart(self, paused: float = 0.0) -> None:
         self._time = time.monotonic() - paused
-        self._seconds = 0.0
+        self._amount = 0.0
         self._count = 0
         self._sums: dict[str, torch.Tensor] = {}
 
@@ -175,14 +174,14 @@ class Logs(pl.Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
     ) -> None:
-        self._seconds += float(batch.batch.sample_lens.sum()) / SAMPLE_RATE * trainer.world_size
+        self._amount += task.subject.amount(batch.batch) * trainer.world_size
         self._count += 1
         for name, loss in task.last_losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
         if self._count < task.config.log_batches * task.config.accumulate and task.progress.items > 1:
             return
         means = {name: float(value) / self._count for name, value in self._sums.items()}
-        speed = self._seconds / max(time.monotonic() - task.paused - self._time, 1e-9)
+        speed = self._amount / max(time.monotonic() - task.paused - self._time, 1e-9)
         self._restart(task.paused)
         if not trainer.is_global_zero:
             return
@@ -195,7 +194,7 @@ class Logs(pl.Callback):
                 "train/gradient norm": optimizer.gradient_norm,
                 "train/clipped to": optimizer.clipped,
                 "train/epochs": progress.epochs,
-                "train/seconds of speech per second": speed,
+                f"train/{task.subject.unit} per second": speed,
             }
             for name, value in scalars.items():
                 self.writer.add_scalar(name, value, progress.batches)
@@ -209,7 +208,7 @@ def describe(task: Task, means: Mapping[str, float], speed: float) -> str:
         f"batch {p.batches}  epoch {p.epochs:.2f}  loss {means.get('loss', math.nan):.4f} ({parts})  "
         f"rate {optimizer.param_groups[0]['lr']:.5f}  norm {optimizer.gradient_norm:.3g}  "
         f"clip {optimizer.clipped:.2f}  "
-        f"{speed:.1f} s/s  {p.hours:.2f} h"
+        f"{speed:.1f} {task.subject.unit}/s  {p.hours:.2f} h"
     )
 
 

@@ -8,16 +8,13 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from asr import bundle
 from asr.errors import DataError
-from asr.evaluate.calibrate import calibrate
-from asr.model import Model
 from asr.training.average import span_average
 from asr.training.checkpoints import RunFolder, Snapshot
-from asr.training.measure import measure
-from asr.training.recipe import RecipeConfig, dev_loader, load_run, load_weights
+from asr.training.recipe import Recipe, dev_loader, load_run, load_weights, subject_of
+from asr.training.subject import Subject
 
 __all__ = ["average", "spans"]
 
@@ -37,8 +34,8 @@ def average(
 
     last: average over the last so many batches. span: over the batches after the first number up to the second. Both
     are widened to the nearest snapshots. With neither, the last tenth, quarter and half of the run and the best
-    checkpoint are decoded on the dev set, and the one with the fewest errors is taken. Times and confidences of words
-    are calibrated on the dev set, if there is one.
+    checkpoint are measured on the dev set, and the one with the lowest score is taken.
+    What a speech model says of times and confidences is calibrated on the dev set, if there is one.
 
     Raises:
         DataError: no checkpoint in the folder, or no snapshot in the span.
@@ -47,7 +44,7 @@ def average(
     if not folder.last.exists():
         raise DataError(f"{folder.path} holds no checkpoint: `asr train` writes {folder.last}")
     recipe, model = load_run(folder)
-    model.eval()
+    subject = subject_of(recipe, model.eval())
     snapshots = folder.snapshots()
     if span is not None or last is not None:
         if not snapshots:
@@ -66,12 +63,12 @@ def average(
         results: list[tuple[float, str, dict[str, Tensor]]] = []
         for name, parameters in _candidates(model, folder, snapshots):
             _put(model, parameters)
-            score = measure(model, dev).score
-            log.info("%s: %.2f %% word errors on dev", name, 100 * score)
+            score = subject.measure(dev).score
+            log.info("%s: %s on dev", name, subject.tell(score))
             results.append((score, name, parameters))
         score, name, parameters = min(results, key=lambda result: result[0])
         _put(model, parameters)
-        chosen = f"{name}, {100 * score:.2f} % word errors on dev"
+        chosen = f"{name}, {subject.tell(score)} on dev"
         log.info("the bundle gets %s", name)
     elif snapshots:
         _put(model, _mean(*_enclosing(snapshots, *spans(snapshots)[0])))
@@ -79,24 +76,23 @@ def average(
     else:
         chosen = "the last checkpoint"
     if recipe.data.dev:
-        calibrate(model, dev_loader(recipe, model.tokenizer))
+        subject.calibrate(dev_loader(recipe, model.tokenizer))
     path = Path(out) if out is not None else folder.bundle
-    bundle.save(model, path, card=_card(folder, recipe, model, chosen))
+    model.save(path, card=_card(folder, recipe, subject, chosen))
     log.info("wrote %s", path)
     return path
 
 
-def _card(folder: RunFolder, recipe: RecipeConfig, model: Model, chosen: str) -> str:
+def _card(folder: RunFolder, recipe: Recipe, subject: Subject, chosen: str) -> str:
     """What the run itself knows about the model; results on test sets and licences are its owner's to add."""
     progress = folder.load(folder.last)["progress"]
     assert isinstance(progress, dict)
-    size = sum(p.numel() for p in model.parameters()) / 1e6
-    facts = {
-        "model": f"{size:.1f} M parameters, {model.tokenizer.size} tokens, heads: {', '.join(model.heads)}",
-        "latencies": ", ".join(f"{ms} ms" for ms in model.latencies) or "offline only",
+    seconds = progress["seconds"]
+    speech = f"{seconds / 3600:.1f} hours of speech in " if seconds else ""
+    facts = subject.facts() | {
         "trained on": ", ".join(str(path) for path in recipe.data.train),
-        "training": f"{progress['seconds'] / 3600:.1f} hours of speech in {progress['epochs']:.1f} epochs and "
-        f"{progress['batches']} batches; {progress['hours']:.2f} hours of time",
+        "training": f"{speech}{progress['epochs']:.1f} epochs and {progress['batches']} batches; "
+        f"{progress['hours']:.2f} hours of time",
         "weights": chosen,
     }
     lines = [f"- {name}: {fact}" for name, fact in facts.items()]
@@ -114,7 +110,7 @@ def spans(snapshots: list[Snapshot]) -> list[tuple[int, int]]:
 
 
 def _candidates(
-    model: Model, folder: RunFolder, snapshots: list[Snapshot]
+    model: nn.Module, folder: RunFolder, snapshots: list[Snapshot]
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     for after, end in spans(snapshots):
         yield f"the average over batches {after} to {end}", _mean(*_enclosing(snapshots, after, end))
@@ -141,6 +137,6 @@ def _mean(early: Snapshot | None, late: Snapshot) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _put(model: Model, parameters: Mapping[str, Tensor]) -> None:
+def _put(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
     for name, p in model.named_parameters():
         p.copy_(parameters[name])

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+from torch import nn
 
 from asr import bundle
 from asr import config as configuration
+from asr.bundle_files import load_tokenizer
 from asr.dataset import DataConfig, Loader, SpecAugmentConfig, Spectral
 from asr.dataset.cuts import text_of
 from asr.dataset.manifest import Manifest
-from asr.errors import ConfigError
+from asr.dataset.texts import TextDataConfig, Texts
+from asr.errors import ConfigError, DataError
 from asr.evaluate import spread_loader
+from asr.language_model.neural import NeuralConfig, NeuralLM
 from asr.model import Model, ModelConfig
-from asr.tokenizer import Tokenizer
+from asr.tokenizer import Kind, Tokenizer
 from asr.training.checkpoints import RunFolder
 from asr.training.config import TrainConfig
-from asr.training.processes import rank
+from asr.training.processes import rank, world_size
+from asr.training.speech import Speech
+from asr.training.subject import Subject
+from asr.training.text import Text
 
-__all__ = ["RecipeConfig", "TokenizerConfig", "build", "dev_loader", "load_run", "load_weights"]
+__all__ = [
+    "LanguageModelRecipe", "Recipe", "RecipeConfig", "TokenizerConfig", "build", "dev_loader", "load_recipe",
+    "load_run", "load_weights", "subject_of", "train_loader",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +61,7 @@ class RecipeConfig:
     tokenizer: TokenizerConfig
     data: DataConfig
     train: TrainConfig = TrainConfig()
+    kind: Literal["speech"] = "speech"
 
     def __post_init__(self) -> None:
         if self.train.consistency is not None and self.model.ctc is None:
@@ -70,14 +82,36 @@ class RecipeConfig:
         )
 
 
+@dataclass(frozen=True)
+class LanguageModelRecipe:
+    """A recipe of a neural language model. `tokenizer`: the bundle of the speech model whose tokens it speaks."""
+
+    model: NeuralConfig
+    tokenizer: Path
+    data: TextDataConfig
+    train: TrainConfig = TrainConfig()
+    kind: Literal["language_model"] = "language_model"
+
+
+Recipe = RecipeConfig | LanguageModelRecipe
+
+
+def load_recipe(
+    path: str | PathLike[str], *, over: Sequence[Path] = (), overrides: Sequence[str] = ()
+) -> Recipe:
+    """A recipe's YAML; its `kind` says what it trains, a speech model if there is none. Raises ConfigError."""
+    recipe: Recipe = configuration.load(Recipe, path, over=over, overrides=overrides)  # type: ignore[arg-type]
+    return recipe
+
+
 def build(
-    recipe: RecipeConfig,
+    recipe: Recipe,
     folder: RunFolder,
     *,
     leave_out: Collection[tuple[str, int]] = (),
     start: Path | None = None,
-) -> Model:
-    """The recipe's model with fresh weights, and the folder's tokenizer, trained on the transcripts at first.
+) -> Model | NeuralLM:
+    """The recipe's model with fresh weights, and the folder's tokenizer, which a new run makes.
 
     start: a bundle whose tokenizer and weights a new run begins with. Writes `config.yaml` and the tokenizer into the
     folder.
@@ -86,46 +120,62 @@ def build(
         ConfigError: the folder holds a run of another model, or `start` is one.
         BundleError: `start` is no whole bundle.
     """
-    path = folder.path / "config.yaml"
-    if folder.last.exists() and path.exists():
-        before = configuration.load(RecipeConfig, path)
-        for name in ("model", "tokenizer"):
+    path, resumed = folder.path / "config.yaml", folder.last.exists()
+    if resumed and path.exists():
+        before = load_recipe(path)
+        for name in ("kind", "model", "tokenizer"):
             if getattr(before, name) != getattr(recipe, name):
                 raise ConfigError(
                     f"{folder.path} holds a run with another {name}; take another output folder, or remove "
                     f"{folder.checkpoints} to start over"
                 )
-    stored = folder.path / f"tokenizer.{recipe.tokenizer.kind}"
-    begun = None if start is None or folder.last.exists() else _begin(recipe, start)
-    if folder.last.exists() and stored.exists():
-        tokenizer = Tokenizer.from_bytes(recipe.tokenizer.kind, stored.read_bytes())
-    elif begun is not None:
-        tokenizer = begun.tokenizer
+    begun = None if start is None or resumed else _begin(recipe, start)
+    tokenizer = _stored_tokenizer(folder) if resumed else None
+    if tokenizer is None:
+        tokenizer = begun.tokenizer if begun is not None else _new_tokenizer(recipe, leave_out)
         if not rank():
-            stored.write_bytes(tokenizer.to_bytes())
-    else:
-        manifest = Manifest(recipe.data.train, leave_out=leave_out, limit=_TEXTS)
-        texts = [text_of(manifest[i], case=recipe.data.case) for i in range(len(manifest))]
-        c = recipe.tokenizer
-        tokenizer = Tokenizer.train(
-            texts, kind=c.kind, vocabulary=c.vocabulary, byte_fallback=c.byte_fallback
-        )
-        if not rank():
-            stored.write_bytes(tokenizer.to_bytes())
-        log.info(
-            "tokenizer: %d %s tokens from %d transcripts", tokenizer.size, recipe.tokenizer.kind, len(texts)
-        )
+            (folder.path / f"tokenizer.{tokenizer.kind}").write_bytes(tokenizer.to_bytes())
     if not rank():
         path.write_text(configuration.to_yaml(recipe), encoding="utf-8")
     torch.manual_seed(recipe.train.seed)
-    model = Model(recipe.model, tokenizer)
+    model = _model(recipe, tokenizer)
     if begun is not None:
         model.load_state_dict(begun.state_dict())
     return model
 
 
-def _begin(recipe: RecipeConfig, start: Path) -> Model:
+def _model(recipe: Recipe, tokenizer: Tokenizer) -> Model | NeuralLM:
+    if isinstance(recipe, LanguageModelRecipe):
+        return NeuralLM(recipe.model, tokenizer)
+    return Model(recipe.model, tokenizer)
+
+
+def _stored_tokenizer(folder: RunFolder) -> Tokenizer | None:
+    for kind in get_args(Kind):
+        stored = folder.path / f"tokenizer.{kind}"
+        if stored.exists():
+            return Tokenizer.from_bytes(kind, stored.read_bytes())
+    return None
+
+
+def _new_tokenizer(recipe: Recipe, leave_out: Collection[tuple[str, int]]) -> Tokenizer:
+    if isinstance(recipe, LanguageModelRecipe):
+        return load_tokenizer(recipe.tokenizer)
+    manifest = Manifest(recipe.data.train, leave_out=leave_out, limit=_TEXTS)
+    texts = [text_of(manifest[i], case=recipe.data.case) for i in range(len(manifest))]
+    c = recipe.tokenizer
+    tokenizer = Tokenizer.train(texts, kind=c.kind, vocabulary=c.vocabulary, byte_fallback=c.byte_fallback)
+    log.info("tokenizer: %d %s tokens from %d transcripts", tokenizer.size, c.kind, len(texts))
+    return tokenizer
+
+
+def _begin(recipe: Recipe, start: Path) -> Model | NeuralLM:
     """The model of a bundle that a new run of the recipe begins with."""
+    if isinstance(recipe, LanguageModelRecipe):
+        language_model = NeuralLM.load(start)
+        if language_model.config != recipe.model:
+            raise ConfigError(f"model: not that of {start}, whose weights would have no place")
+        return language_model
     model = bundle.load(start)
     if model.tokenizer.kind != recipe.tokenizer.kind:
         raise ConfigError(
@@ -142,27 +192,54 @@ def _begin(recipe: RecipeConfig, start: Path) -> Model:
     return model
 
 
-def dev_loader(recipe: RecipeConfig, tokenizer: Tokenizer) -> Loader:
-    """At most `train.validate_utterances` of the dev set, spread evenly over it."""
+def subject_of(recipe: Recipe, model: Model | NeuralLM) -> Subject:
+    """What the trainer is given of a recipe's model."""
+    if isinstance(recipe, LanguageModelRecipe):
+        assert isinstance(model, NeuralLM)
+        return Text(model)
+    assert isinstance(model, Model)
+    views = 1 if recipe.train.consistency is None else 2
+    return Speech(model, augment=recipe.spectral(), plain_epochs=recipe.data.plain_epochs, views=views)
+
+
+def train_loader(
+    recipe: Recipe, tokenizer: Tokenizer, *, leave_out: Collection[tuple[str, int]] = ()
+) -> Loader | Texts:
+    """This process' batches of the training data."""
+    share = {"rank": rank(), "world_size": world_size()}
+    if isinstance(recipe, LanguageModelRecipe):
+        return Texts(recipe.data.train, recipe.data, tokenizer, training=True, **share)
+    data = recipe.data
+    return Loader(
+        data.train, data, tokenizer, training=True, weights=data.weights, leave_out=leave_out, **share
+    )
+
+
+def dev_loader(recipe: Recipe, tokenizer: Tokenizer) -> Loader | Texts:
+    """Speech: at most `train.validate_utterances` of the dev set, spread evenly over it; texts: all."""
+    if isinstance(recipe, LanguageModelRecipe):
+        return Texts(recipe.data.dev, recipe.data, tokenizer, training=False)
     # One process reads: the batches are few, and the trainer's cores are busy with them.
     config = replace(recipe.data, workers=min(recipe.data.workers, 1))
     return spread_loader(recipe.data.dev, config, tokenizer, limit=recipe.train.validate_utterances)
 
 
-def load_run(folder: RunFolder) -> tuple[RecipeConfig, Model]:
+def load_run(folder: RunFolder) -> tuple[Recipe, Model | NeuralLM]:
     """A run's recipe, and its model with the weights of the last checkpoint.
 
     Raises:
         ConfigError, DataError: the folder holds no run.
     """
-    recipe = configuration.load(RecipeConfig, folder.path / "config.yaml")
-    stored = folder.path / f"tokenizer.{recipe.tokenizer.kind}"
-    model = Model(recipe.model, Tokenizer.from_bytes(recipe.tokenizer.kind, stored.read_bytes()))
+    recipe = load_recipe(folder.path / "config.yaml")
+    tokenizer = _stored_tokenizer(folder)
+    if tokenizer is None:
+        raise DataError(f"{folder.path}: the run's tokenizer is missing; copy the whole folder")
+    model = _model(recipe, tokenizer)
     load_weights(model, folder, folder.last)
     return recipe, model
 
 
-def load_weights(model: Model, folder: RunFolder, path: Path) -> None:
+def load_weights(model: nn.Module, folder: RunFolder, path: Path) -> None:
     """Put a checkpoint's weights into a model."""
     weights = folder.load(path)["state_dict"]
     assert isinstance(weights, dict)

@@ -16,21 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr.audio import HOP, SAMPLE_RATE
-from asr.dataset import Batch, Loader, Spectral
-from asr.encoders.base import FULL_CONTEXT
+from asr.audio import SAMPLE_RATE
+from asr.dataset import Batch, Loader
+from asr.dataset.texts import Texts
 from asr.errors import DataError
 from asr.training.adamw import AdamW
 from asr.training.average import RunningAverage
 from asr.training.config import TrainConfig
-from asr.training.losses import losses
 from asr.training.optimizer import NonFiniteGradient, ScaledAdam
 from asr.training.schedule import eden, eden_of_budget
+from asr.training.subject import Subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from asr.model import Model
 
 log = logging.getLogger("asr.training")
 
@@ -51,7 +50,7 @@ class Progress:
     hours: float = 0.0  # of wall time, over all runs
     skipped: int = 0
     trained: bool = False  # the run began with a trained model
-    best: float = math.inf  # the lowest word error rate on dev
+    best: float = math.inf  # the lowest score on dev: word error rate, or perplexity
     best_batches: int = 0
     data: dict[str, int] = field(default_factory=dict)  # where the loader stands
 
@@ -69,7 +68,7 @@ class _Skip(Exception):  # noqa: N818
     """The batch gives no gradient."""
 
 
-def stream(loader: Loader) -> Iterator[Item]:
+def stream(loader: Loader | Texts) -> Iterator[Item]:
     """Epoch after epoch without end. Lightning reads ahead, so each batch carries its own position."""
     while True:
         found = False
@@ -86,30 +85,18 @@ class Task(pl.LightningModule):
 
     The randomness of a batch (chunk, masks, dropout) follows from the seed and the number of the batch alone, so a run
     that was stopped and resumed goes on as if nothing had happened.
-
-    augment: for training only, after the first `plain_epochs`; with `config.consistency` it makes two views of a batch.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        config: TrainConfig,
-        *,
-        run_dir: Path,
-        augment: Spectral | None = None,
-        plain_epochs: int = 0,
-    ) -> None:
+    def __init__(self, subject: Subject, config: TrainConfig, *, run_dir: Path) -> None:
         super().__init__()
-        self.model = model
+        self.subject = subject
+        self.model = model = subject.model
         self.config = config
         self.run_dir = run_dir
-        self.augment = augment
-        self.plain_epochs = plain_epochs
         self.progress = Progress()
         self.average = RunningAverage(model)
         self.paused = 0.0  # seconds of this run that went into validation and saving
-        self.last_losses: dict[str, Tensor] = {}  # of the last batch, each a mean over frames
-        self.last_chunk = FULL_CONTEXT
+        self.last_losses: dict[str, Tensor] = {}  # of the last batch, each a mean over frames or tokens
         self._batch: Batch | None = None  # the one being trained on, for messages
 
     @property
@@ -156,7 +143,7 @@ class Task(pl.LightningModule):
         self._batch = batch.batch
         seed = random.Random(f"{self.config.seed} {self.progress.items}").getrandbits(32)
         # The chunk is the same on all ranks, so that none waits for another; masks and dropout differ.
-        self.last_chunk = random.Random(seed).choice(self.model.encoder.chunk_sizes)
+        self.subject.draw(random.Random(seed))
         random.seed(seed + self.global_rank)
         np.random.seed((seed + self.global_rank) % (1 << 32))  # noqa: NPY002  (for libraries that use it)
         torch.manual_seed(seed + self.global_rank)
@@ -165,21 +152,18 @@ class Task(pl.LightningModule):
             count = SCHEDULES_OVER  # high dropout and skipped layers would undo what the model knows
         elif self.config.scheduled_batch_seconds:
             count = int(self.progress.seconds / self.config.scheduled_batch_seconds)
-        modules: tuple[Any, ...] = (self.model.encoder, *self.model.heads.values())
-        for module in modules:
+        for module in self.subject.scheduled():
             if hasattr(module, "set_batch_count"):
                 module.set_batch_count(count)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
 
     def training_step(self, batch: Item, batch_idx: int) -> Tensor | None:
-        data = self.trainable(batch.batch)
+        data = self.subject.trainable(batch.batch)
         if data is None:
             return None if self.trainer.world_size == 1 else self.no_loss()
-        augment = self.augment if self.progress.epochs >= self.plain_epochs else None
-        views = 2 if augment is not None and self.config.consistency is not None else 1
-        by_name, y_lens = losses(self.model, data, self.last_chunk, augment=augment, views=views)
-        frames = self.mean_over_processes(y_lens.sum())
+        by_name, sizes = self.subject.losses(data, epochs=self.progress.epochs)
+        frames = self.mean_over_processes(sizes.sum())
         self.last_losses = {name: loss.detach().sum() / frames for name, loss in by_name.items()}
         total = self.weigh(by_name).sum() / frames
         self.last_losses["loss"] = total.detach()
@@ -202,32 +186,6 @@ class Task(pl.LightningModule):
         """Of a process whose batch holds nothing to train on: the others wait for its gradient, which is zero."""
         self.mean_over_processes(torch.zeros((), device=self.device))
         return torch.stack([p.sum() for p in self.model.parameters()]).sum() * 0.0
-
-    def trainable(self, batch: Batch) -> Batch | None:
-        """The batch without utterances that have more tokens than the model has frames: CTC cannot align them."""
-        frames = batch.sample_lens // (HOP * self.model.encoder.subsampling)
-        repeats = (batch.tokens[:, 1:] == batch.tokens[:, :-1]) & (
-            torch.arange(1, batch.tokens.shape[1], device=frames.device) < batch.token_lens[:, None]
-        )
-        fits = batch.token_lens + repeats.sum(dim=1) <= frames
-        if bool(fits.all()):
-            return batch
-        keep = fits.nonzero()[:, 0].tolist()
-        for i in sorted(set(range(len(batch.ids))) - set(keep)):
-            log.warning(
-                "left out %s: %d tokens in %d frames of the model; its text is another's, or too dense: %r",
-                batch.ids[i], batch.token_lens[i], frames[i], batch.texts[i],
-            )  # fmt: skip
-        if not keep:
-            return None
-        return Batch(
-            ids=tuple(batch.ids[i] for i in keep),
-            samples=batch.samples[keep],
-            sample_lens=batch.sample_lens[keep],
-            tokens=batch.tokens[keep],
-            token_lens=batch.token_lens[keep],
-            texts=tuple(batch.texts[i] for i in keep),
-        )
 
     def weigh(self, by_name: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the losses, (B,): "head.part" weighs as it says times what "head" weighs."""
@@ -284,7 +242,7 @@ class Task(pl.LightningModule):
             "batches": self.progress.batches,
             "epochs": self.progress.epochs,
             "learning_rate": self.rate,
-            "chunk_frames": self.last_chunk.frames,
+            **self.subject.notes(),
             "losses": {name: float(loss) for name, loss in self.last_losses.items()},
             "utterances": list(self._batch.ids),
             "seconds": [round(n / SAMPLE_RATE, 3) for n in self._batch.sample_lens.tolist()],

@@ -16,15 +16,22 @@ import torch
 from rich.console import Console
 from rich.logging import RichHandler
 
-from asr import config as configuration
-from asr.dataset import DataConfig, Loader, check
+from asr.dataset import DataConfig, check
 from asr.paths import preset
 from asr.training.bar import Bar
 from asr.training.callbacks import Clock, Keeper, Logs, Validation
 from asr.training.checkpoints import RunFolder
 from asr.training.finish import average
-from asr.training.processes import rank, world_size
-from asr.training.recipe import RecipeConfig, build, dev_loader
+from asr.training.processes import rank
+from asr.training.recipe import (
+    Recipe,
+    RecipeConfig,
+    build,
+    dev_loader,
+    load_recipe,
+    subject_of,
+    train_loader,
+)  # fmt: skip
 from asr.training.task import Task, stream
 from asr.training.trainer import make_trainer, precision, quiet, stopping
 
@@ -58,7 +65,7 @@ def train(
         DataError: bad data, a loss or gradient that is not finite, a full disk.
     """
     over = [preset(name) for name in presets]
-    recipe = configuration.load(RecipeConfig, config_path, over=over, overrides=overrides)
+    recipe = load_recipe(config_path, over=over, overrides=overrides)
     if hours is not None:
         recipe = replace(recipe, train=replace(recipe.train, hours=hours))
     folder = RunFolder(Path(out) if out is not None else default_folder(Path(config_path), over))
@@ -79,28 +86,13 @@ def default_folder(config_path: Path, presets: Sequence[Path] = ()) -> Path:
     return Path("runs") / "-".join([config_path.absolute().parent.name, *(s for s in stems if s != "train")])
 
 
-def fit(recipe: RecipeConfig, folder: RunFolder, console: Console, *, start: Path | None = None) -> Task:
+def fit(recipe: Recipe, folder: RunFolder, console: Console, *, start: Path | None = None) -> Task:
     """Everything up to the last batch; leaves checkpoints in the folder."""
     c = recipe.train
-    bad = _check_data(recipe.data)
+    bad = _check_data(recipe.data) if isinstance(recipe, RecipeConfig) else frozenset[tuple[str, int]]()
     model = build(recipe, folder, leave_out=bad, start=start)
-    loader = Loader(
-        recipe.data.train,
-        recipe.data,
-        model.tokenizer,
-        training=True,
-        weights=recipe.data.weights,
-        leave_out=bad,
-        rank=rank(),
-        world_size=world_size(),
-    )
-    task = Task(
-        model,
-        c,
-        run_dir=folder.path,
-        augment=recipe.spectral(),
-        plain_epochs=recipe.data.plain_epochs,
-    )
+    loader = train_loader(recipe, model.tokenizer, leave_out=bad)
+    task = Task(subject_of(recipe, model), c, run_dir=folder.path)
     task.progress.trained = start is not None
     if folder.last.exists():
         checkpoint = folder.load(folder.last)
@@ -116,8 +108,8 @@ def fit(recipe: RecipeConfig, folder: RunFolder, console: Console, *, start: Pat
         del checkpoint
     parameters = sum(p.numel() for p in model.parameters())
     log.info(
-        "%.1f M parameters, %.2f h of speech in %d batches an epoch, %s, %d threads",
-        parameters / 1e6, loader.seconds / 3600, len(loader), precision(c.precision), torch.get_num_threads(),
+        "%.1f M parameters, %s in %d batches an epoch, %s, %d threads",
+        parameters / 1e6, loader.size, len(loader), precision(c.precision), torch.get_num_threads(),
     )  # fmt: skip
     writer = _writer(folder)
     clock, keeper = Clock(), Keeper(folder)
@@ -125,7 +117,7 @@ def fit(recipe: RecipeConfig, folder: RunFolder, console: Console, *, start: Pat
     if recipe.data.dev:
         callbacks.append(Validation(dev_loader(recipe, model.tokenizer), keeper, writer))
     else:
-        log.warning("data.dev names no manifest: no validation, and the last average becomes the bundle")
+        log.warning("data.dev is empty: no validation, and the last average becomes the bundle")
     callbacks += [keeper, Logs(writer)]
     if console.is_terminal:
         callbacks.append(Bar(console))

@@ -14,6 +14,7 @@ from asr.training.callbacks import Clock, Keeper, Logs, Validation
 from asr.training.checkpoints import RunFolder
 from asr.training.config import ConsistencyConfig, TrainConfig
 from asr.training.losses import losses
+from asr.training.speech import Speech
 from asr.training.task import Task, stream
 from asr.training.trainer import make_trainer, precision, quiet
 from tests.models import small_model
@@ -38,7 +39,7 @@ def run(
     torch.manual_seed(0)
     folder = RunFolder(path)
     path.mkdir(exist_ok=True)
-    task = Task(FakeModel(), config, run_dir=path, augment=SpecAugment())
+    task = Task(Speech(FakeModel(), augment=SpecAugment()), config, run_dir=path)
     loader = FakeLoader()
     if folder.last.exists():
         task.on_load_checkpoint(folder.load(folder.last))
@@ -122,7 +123,7 @@ def test_a_batch_that_is_not_finite_is_named(tmp_path: Path, where: str):
 
     def fit(config: TrainConfig) -> Task:
         folder = RunFolder(tmp_path)
-        task = Task(FakeModel(), config, run_dir=tmp_path)
+        task = Task(Speech(FakeModel()), config, run_dir=tmp_path)
         with quiet():
             trainer = make_trainer(config, folder, [Clock(), Poisoned(), Logs(None)])
             trainer.fit(task, stream(FakeLoader()))
@@ -144,25 +145,25 @@ def test_a_batch_that_is_not_finite_is_named(tmp_path: Path, where: str):
 
 def test_texts_longer_than_their_audio_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     torch.manual_seed(0)
-    task = Task(FakeModel(), settings(), run_dir=tmp_path)
+    task = Task(Speech(FakeModel()), settings(), run_dir=tmp_path)
     batch = batch_of(["abc", "ab"])
     crowded = batch.tokens.repeat(1, 6)
     bad = type(batch)(
         batch.ids, batch.samples, batch.sample_lens, crowded, torch.tensor([18, 2]), ("abc" * 6, "ab")
     )
-    kept = task.trainable(bad)
+    kept = task.subject.trainable(bad)
     assert kept is not None
     assert kept.ids == ("utterance-0-1",)
     assert "left out utterance-0-0: 18 tokens in 15 frames" in caplog.text
-    assert task.trainable(batch) is batch
+    assert task.subject.trainable(batch) is batch
 
 
 def test_losses_are_weighed_by_head_and_part(tmp_path: Path):
     consistent = settings(loss_weights={"ctc": 0.5}, consistency=ConsistencyConfig(weight=0.3))
-    task = Task(FakeModel(), consistent, run_dir=tmp_path)
+    task = Task(Speech(FakeModel()), consistent, run_dir=tmp_path)
     assert task.weigh({"ctc": torch.ones(1), "ctc.consistency": torch.ones(1)}) == 0.5 + 0.5 * 0.3
     weights = {"ctc": 0.5, "transducer": 2.0, "transducer.simple": 0.25}
-    task = Task(FakeModel(), settings(loss_weights=weights), run_dir=tmp_path)
+    task = Task(Speech(FakeModel()), settings(loss_weights=weights), run_dir=tmp_path)
     found = {"ctc": torch.ones(2), "transducer.simple": torch.ones(2), "transducer.pruned": torch.ones(2)}
     assert task.weigh(found).tolist() == [0.5 + 0.5 + 2.0] * 2
 

@@ -1,0 +1,78 @@
+"""What is trained, to the one trainer: all in which runs of speech models and of language models differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+from asr.dataset import Batch
+
+if TYPE_CHECKING:
+    from asr.heads.base import Emission
+
+__all__ = ["Example", "Measured", "Subject"]
+
+Example = Callable[[str, Batch, "list[Emission]"], None]
+"""Shown what a head has made of a batch's last utterance."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of a dev set. score: what runs are compared by, lower is better; scalars: named numbers for logs and curves."""
+
+    score: float
+    scalars: dict[str, float]
+
+
+class Subject(Protocol):
+    """A model with its losses. `unit` is that of `amount`, as speeds tell it: "s" of speech, "tokens".
+
+    Losses are those of B utterances or texts; they are weighed, summed and divided by the sum of their sizes.
+    """
+
+    unit: str
+
+    @property
+    def model(self) -> Any: ...
+
+    def scheduled(self) -> Iterable[Any]:
+        """Modules that may follow the number of batches, by `set_batch_count`."""
+        ...
+
+    def draw(self, random: Random) -> None:
+        """Chooses for the next batch what all processes must choose alike."""
+        ...
+
+    def trainable(self, batch: Batch) -> Batch | None:
+        """The batch without what no loss can be had of."""
+        ...
+
+    def losses(self, batch: Batch, *, epochs: float) -> tuple[dict[str, Tensor], Tensor]:
+        """By name (B,), and sizes (B,); `epochs` is how far training is."""
+        ...
+
+    def amount(self, batch: Batch) -> float:
+        """How much there is in a batch, in units."""
+        ...
+
+    def notes(self) -> dict[str, Any]:
+        """What was drawn, for the record of a batch that went wrong."""
+        ...
+
+    def measure(self, dev: Iterable[Batch], *, example: Example | None = None) -> Measured: ...
+
+    def calibrate(self, dev: Iterable[Batch]) -> None:
+        """Fits what is fitted once the weights are final."""
+        ...
+
+    def tell(self, score: float) -> str:
+        """A score in words."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """What a bundle's card says of the model."""
+        ...
