@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from asr.bundle_files import load_tokenizer
 from asr.dataset.texts import TextDataConfig, Texts
 from asr.errors import ConfigError, DataError
 from asr.language_model.neural import NeuralLM
 from asr.training.checkpoints import RunFolder
 from asr.training.finish import average
+from asr.training.recipe import LanguageModelRecipe, RecipeConfig, load_recipe
 from asr.training.text import Text
 from asr.training.train import train
 from tests.models import small_model
@@ -43,6 +45,17 @@ def recipe(tmp_path: Path) -> Path:
     (tmp_path / "dev.txt").write_text("THE LAZY FOX\nrill\n")
     (tmp_path / "lm.yaml").write_text(RECIPE.replace("FOLDER", str(tmp_path)))
     return tmp_path / "lm.yaml"
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", [path.parent.name for path in sorted(ROOT.glob("recipes/*/lm.yaml"))])
+def test_recipes_of_language_models_are_read(name: str):
+    recipe = load_recipe(ROOT / "recipes" / name / "lm.yaml")
+    assert isinstance(recipe, LanguageModelRecipe)
+    assert load_tokenizer(ROOT / recipe.tokenizer).size > 1
+    assert isinstance(load_recipe(ROOT / "recipes" / name / "train.yaml"), RecipeConfig)
 
 
 def test_train(recipe: Path, tmp_path: Path):
