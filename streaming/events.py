@@ -94,7 +94,8 @@ class Partial:
 @dataclass(frozen=True, kw_only=True)
 class Final:
     """The text of a segment, for good. `speech_final`: the speaker paused, or the stream ended; else length
-    cut it. `settled` is as in `Settled`; where the stream ended, the last word lies beyond it unless a pause followed.
+    cut it. `settled` and `resume` are as in `Settled`; where the stream ended, the last word lies beyond them unless a
+    pause followed.
     """
 
     segment: int
@@ -105,6 +106,7 @@ class Final:
     end: float
     speech_final: bool
     settled: float = 0.0
+    resume: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,12 @@ class PhrasesRefused:
 
 @dataclass(frozen=True)
 class Settled:
-    """There was silence. All that was said up to `seconds` has been told for good: another session that is given the
-    audio from there on goes on with the next word.
+    """There was silence. All that was said up to `settled` has been told for good. Another session that is given the
+    audio from `resume` on, which is earlier, sees it in the same chunks and with the context that the model needs.
     """
 
-    seconds: float
+    settled: float
+    resume: float
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """What a client needs to go on after a broken connection: the audio that is not settled yet, and one line of time for
 the sessions that follow one another. No sockets.
 
-The server tells up to which sample all words have been told for good (`settled`). A new session is given the audio from
-`CONTEXT_SECONDS` before that sample on, so that the recogniser knows again what it knew; words that lie before it have
-been told and are passed over.
+The server tells up to which sample all words have been told for good (`settled`), and from which sample on a new
+session is to be given the audio (`resume`), so that the recogniser knows again what it knew. Words that lie before
+`settled` have been told and are passed over.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from asr.text import join_words
 from asr.transcript import Word
 from streaming.events import Final, Partial
 
-__all__ = ["CONTEXT_SECONDS", "Tape", "Told"]
-
-CONTEXT_SECONDS = 4.0
+__all__ = ["Tape", "Told"]
 
 
 class Tape:
@@ -96,18 +94,14 @@ class Told:
     def __init__(self, sample_rate: int, *, words: bool = True) -> None:
         self.settled = 0
         """Samples of the stream whose words have been told for good."""
+        self.needed = 0
+        """The sample from which the audio must be kept, and from which a new session is sent."""
         self._rate = sample_rate
         self._words = words
-        self._context = round(CONTEXT_SECONDS * sample_rate)
         self._start = 0  # sample at which the running session began
         self._known = 0.0  # seconds of the stream: words before have been told in an earlier session
         self._segment = 0
-        self._held: tuple[Final, int] | None = None
-
-    @property
-    def needed(self) -> int:
-        """The sample from which the audio must be kept, and from which a new session is sent."""
-        return max(0, self.settled - self._context)
+        self._held: tuple[Final, dict[str, Any]] | None = None
 
     def begin(self) -> int:
         """A session begins; the sample of the stream that is its first."""
@@ -125,9 +119,9 @@ class Told:
         client: then `end` has it.
         """
         words, text = self._new(message)
-        start, settled = self._start / self._rate, self._start + message.get("settled", 0)
+        start = self._start / self._rate
         if not text:
-            self.settled = max(self.settled, settled)
+            self.silence(message)
             return None
         event = Final(
             segment=self._segment,
@@ -137,31 +131,34 @@ class Told:
             start=words[0].start if words else start + message["start"],
             end=start + message["end"],
             speech_final=message["speech_final"],
-            settled=settled / self._rate,
+            settled=start + message["settled"] / self._rate,
+            resume=start + message["resume"] / self._rate,
         )
-        if "settled" in message and any(_middle(word) > event.settled for word in words):
-            self._held = event, settled
+        if any(_middle(word) > event.settled for word in words):
+            self._held = event, message
             return None
-        return self._tell(event, settled if "settled" in message else round(event.end * self._rate))
+        return self._tell(event, message)
 
     def silence(self, message: dict[str, Any]) -> None:
         """The message `settled`."""
-        self.settled = max(self.settled, self._start + message["settled"])
+        settled = self._start + message["settled"]
+        if settled > self.settled:
+            self.settled, self.needed = settled, self._start + message["resume"]
 
     def end(self, *, complete: bool) -> Final | None:
         """The session is over. What was held back: all of it if the session was `complete`, else what is settled."""
         if self._held is None:
             return None
-        (event, settled), self._held = self._held, None
+        (event, message), self._held = self._held, None
         if not complete:
             words = tuple(word for word in event.words if _middle(word) <= event.settled)
             if not words:
                 return None
             event = replace(event, text=join_words(x.text for x in words), words=words, end=words[-1].end)
-        return self._tell(event, settled)
+        return self._tell(event, message)
 
-    def _tell(self, event: Final, settled: int) -> Final:
-        self.settled = max(self.settled, settled)
+    def _tell(self, event: Final, message: dict[str, Any]) -> Final:
+        self.silence(message)
         self._segment += 1
         return event if self._words else replace(event, words=())
 

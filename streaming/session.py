@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Group", "Session", "run"]
 
 _SLACK_SECONDS = 2.0
+_CONTEXT_SECONDS = 2.0
+"""What a session that goes on where another broke off hears again, beside the model's left context."""
 _PAUSE_SECONDS = 0.5
 """Without a token: the word before is complete."""
 
@@ -205,7 +207,8 @@ class Session:
                 self._segment = self._segment.empty()
                 self._endpointer.restart(frame)
             case "no_text":
-                events.append(Settled(self._between(self._endpointer.start, frame)))
+                settled = self._between(self._endpointer.start, frame)
+                events.append(Settled(settled, self._resume(settled)))
                 self._endpointer.restart(frame)
             case "length":
                 done, rest = self._segment.split(anywhere=self._endpointer.overlong(frame))
@@ -223,6 +226,12 @@ class Session:
 
     def _between(self, frame: int, later: int) -> float:
         return round((frame + later) / 2 * self._engine.frame_seconds, 3)
+
+    def _resume(self, settled: float) -> float:
+        """Whole chunks since the stream's start, so that another session cuts the audio at the same places."""
+        context = _CONTEXT_SECONDS + self.chunk.left * self._engine.frame_seconds
+        samples = int((settled - context) * SAMPLE_RATE)
+        return max(0, samples // self._next * self._next) / SAMPLE_RATE
 
     def _settled_at_the_end(self) -> float:
         """Where the stream may have been cut in a word, another session is to hear that word whole."""
@@ -266,6 +275,7 @@ class Session:
                 end=words[-1].end,
                 speech_final=speech_final,
                 settled=settled,
+                resume=self._resume(settled),
             )
         ]
 

@@ -118,7 +118,7 @@ class Native(Dialect):
                 case Partial() | Final():
                     self._last = event.segment
                     messages.append(self._text_message(event, lag))
-                case Settled() if settled := self._settled(event.seconds):
+                case Settled() if settled := self._settled(event):
                     messages.append({"type": "settled"} | settled)
         return [to_json(message) for message in messages]
 
@@ -206,7 +206,7 @@ class Native(Dialect):
                 "start": self._at(event.start),
                 "end": self._at(event.end),
                 "speech_final": event.speech_final,
-                **self._settled(event.settled),
+                **self._settled(event),
             }
         return message
 
@@ -216,12 +216,13 @@ class Native(Dialect):
             told["confidence"] = round(word.confidence, 4)
         return told | ({"phrase": word.phrase} if word.phrase else {})
 
-    def _settled(self, seconds: float) -> dict[str, int]:
-        """As a sample of the client's; in a container nobody counts them."""
+    def _settled(self, event: Final | Settled) -> dict[str, int]:
+        """As samples of the client's; in a container nobody counts them."""
         options = self._options
         if options is None or options.encoding == "container":
             return {}
-        return {"settled": round((self._before + seconds) * options.sample_rate)}
+        times = {"settled": event.settled, "resume": event.resume}
+        return {name: round((self._before + time) * options.sample_rate) for name, time in times.items()}
 
     def _at(self, seconds: float) -> float:
         return round(self._before + seconds, 3)

@@ -153,7 +153,7 @@ def test_what_breaks_the_protocol(native: Native, message: str | bytes, code: st
 
 def test_text_messages() -> None:
     native = started()
-    told = [PARTIAL, replace(FINAL, settled=1.8), Settled(4.0)]
+    told = [PARTIAL, replace(FINAL, settled=1.8, resume=0.5), Settled(4.0, 1.5)]
     partial, final, silence = (json.loads(x) for x in native.send(told, lag=0.0123))
     assert partial == {
         "type": "partial",
@@ -165,9 +165,9 @@ def test_text_messages() -> None:
         ],
         "lag_ms": 12,
     }
-    times = {"start": 0.64, "end": 1.2, "speech_final": True, "settled": round(1.8 * 16_000)}
+    times = {"start": 0.64, "end": 1.2, "speech_final": True, "settled": 28_800, "resume": 8000}
     assert final == partial | {"type": "final"} | times
-    assert silence == {"type": "settled", "settled": 64_000}
+    assert silence == {"type": "settled", "settled": 64_000, "resume": 24_000}
     assert native.send([Ended(2.5)]) == []
     (bye,) = (json.loads(x) for x in native.bye("ended", "all audio was recognised"))
     assert (bye["type"], bye["code"], bye["duration"]) == ("bye", "ended", 2.5)

@@ -18,7 +18,7 @@ from streaming.endpoint import Rules
 from streaming.events import Event, Final, Options
 from streaming.protocols import Limits, Offer
 from streaming.protocols.native import Native
-from streaming.resume import CONTEXT_SECONDS, Tape, Told
+from streaming.resume import Tape, Told
 from streaming.scheduler import Scheduler
 from streaming.server import Server, Settings
 from tests.streaming.toy_engine import ToyEngine, s16le, silence, speech
@@ -123,13 +123,12 @@ def test_words_off_and_confidence_off() -> None:
         "end": 0.2,
         "speech_final": True,
         "settled": 8000,
+        "resume": 0,
     }
     event = told.final(message)
     assert event is not None and (event.text, event.words, event.settled) == ("one", (), 0.5)
     assert told.needed == 0 and told.begin() == 0
     assert told.final(message) is None  # heard again
-    del message["settled"]
-    assert told.final(message | {"words": [], "text": "x"}) is not None  # of a server that settles nothing
 
 
 SPOKEN = [(1, 0.2), (2, 1.6), (3, 0.1), (4, 0.1), (5, 1.7), (1, 0.2), (2, 1.6), (3, 0.4), (5, 0.1)]
@@ -193,8 +192,19 @@ def test_what_a_source_raises_comes_out() -> None:
     asyncio.run(test())
 
 
-def test_the_context_is_what_a_model_needs_and_no_more() -> None:
+def test_a_new_session_begins_at_a_chunk_and_with_context() -> None:
+    said = messages(talk([(1, 7.0), (2, 1.6), (3, 3.0)]), Rules(), ended=False)
+    context, chunk = (2.0 + 8 * 0.04) * RATE, 0.16 * RATE
+    assert len(said) > 3
+    for message in said:
+        settled, resume = message["settled"], message["resume"]
+        assert isinstance(settled, int) and isinstance(resume, int)
+        assert resume % chunk == 0
+        assert resume == 0 or context <= settled - resume < context + chunk
     told = Told(RATE)
     told.begin()
-    told.silence({"settled": 10 * RATE})
-    assert told.needed == told.begin() == (10 - CONTEXT_SECONDS) * RATE
+    told.silence({"settled": 10 * RATE, "resume": 7 * RATE})
+    told.silence({"settled": 9 * RATE, "resume": 6 * RATE})
+    assert (told.settled, told.needed, told.begin()) == (10 * RATE, 7 * RATE, 7 * RATE)
+    told.silence({"settled": 5 * RATE, "resume": 2 * RATE})
+    assert (told.settled, told.needed) == (12 * RATE, 9 * RATE)
