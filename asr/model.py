@@ -20,7 +20,15 @@ from asr.calibration import PLAIN, Calibration
 from asr.encoders import FULL_CONTEXT, Chunk, EncoderConfig, ZipformerConfig, build
 from asr.errors import ConfigError
 from asr.features import FeaturesConfig, LogMel
-from asr.heads import CTC, CTCConfig, Emission, Transducer, TransducerConfig
+from asr.heads import (
+    CTC,
+    AttentionConfig,
+    AttentionDecoder,
+    CTCConfig,
+    Emission,
+    Transducer,
+    TransducerConfig,
+)
 from asr.search.beam import Hypothesis
 from asr.search.config import SearchConfig
 from asr.search.plan import Plan
@@ -45,16 +53,17 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=ZipformerConfig)
     transducer: TransducerConfig | None = field(default_factory=TransducerConfig)
     ctc: CTCConfig | None = field(default_factory=CTCConfig)
-    decodes: Literal["transducer", "ctc"] | None = None  # None: the first of the two that is there
+    attention: AttentionConfig | None = None
+    decodes: Literal["transducer", "ctc", "attention"] | None = None  # None: the first of them that is there
     flush_ms: int = 320  # silence after the last word that lets the model emit it; training adds it, too
     # What is put to references and hypotheses before they are compared, in validation and by `asr evaluate`.
     scoring: tuple[Normalizer, ...] = ("lower",)
     calibration: tuple[Calibration, ...] = ()  # `asr calibrate` measures it, training does at its end
 
     def __post_init__(self) -> None:
-        if self.transducer is None and self.ctc is None:
+        if self.transducer is None and self.ctc is None and self.attention is None:
             raise ConfigError(
-                "model: both heads, transducer and ctc, are null; leave out at least one of the two lines"
+                "model: all heads, transducer, ctc and attention, are null; one at least must be there"
             )
         if self.decodes is not None and getattr(self, self.decodes) is None:
             raise ConfigError(f"model.decodes: {self.decodes} is null; name the other head, or none")
@@ -85,6 +94,11 @@ class Model(nn.Module):
         if config.ctc is not None:
             self.heads["ctc"] = CTC(
                 config.ctc, self.encoder.dim, tokenizer.size, layer_dims=self.encoder.layer_dims
+            )
+        if config.attention is not None:
+            ctc: Any = self.heads["ctc"] if config.ctc is not None else None
+            self.heads["attention"] = AttentionDecoder(
+                config.attention, self.encoder.dim, tokenizer.size, ctc
             )
         self.frame_seconds = self.encoder.subsampling / FRAMES_PER_SECOND
         self.flush_samples = config.flush_ms * SAMPLE_RATE // 1000
@@ -145,13 +159,15 @@ class Model(nn.Module):
         """Whole utterances, in whole frames: (B, S), (B,) -> encoder frames (B, U, D), (B,)."""
         return self.encoder(self.features(samples), -(-lens // HOP), chunk)
 
-    def plan(self, search: Search, batch: int) -> Plan | None:
-        """What heads are told about the search of a batch: one choice for all streams or one each; None is greedy.
+    def plan(self, search: Search, batch: int, head: str | None = None) -> Plan | None:
+        """What a head is told about the search of a batch: one choice for all streams or one each; None is greedy.
 
-        Raises ConfigError or DataError, as `Plan` does.
+        Raises ConfigError or DataError, as `Plan` does, and for a kind of search that the head does not know.
         """
         searches = [search] * batch if search is None or isinstance(search, SearchConfig) else search
         configs = [SearchConfig() if config is None else config for config in searches]
+        for kind in {config.kind for config in configs} - set(known := self.head(head).searches):
+            raise ConfigError(f"search.kind is {kind!r}; this head has {', '.join(known)}")
         if all(config.plain for config in configs):
             return None
         return Plan(configs, self.tokenizer, next(self.parameters()).device)
@@ -162,7 +178,7 @@ class Model(nn.Module):
         return ModelState(
             self.features.init_state(batch),
             self.encoder.init_state(batch, chunk),
-            self.head(head).init_state(batch, self.plan(search, batch)),
+            self.head(head).init_state(batch, self.plan(search, batch, head)),
         )
 
     def step(
@@ -182,7 +198,7 @@ class Model(nn.Module):
         """
         x, features = self.features.step(samples, state.features)
         y, y_lens, encoder = self.encoder.step(x, -(-lens // HOP), state.encoder, chunk)
-        plan = self.plan(search, len(samples))
+        plan = self.plan(search, len(samples), head)
         emissions, head_state = self.head(head).step(y, y_lens, state.head, plan)
         return emissions, ModelState(features, encoder, head_state)
 
@@ -195,7 +211,7 @@ class Model(nn.Module):
         self, state: ModelState, head: str | None = None, search: Search = None
     ) -> list[list[Hypothesis]]:
         """Where streams end: how the tokens that `step` gave go on, by each stream's hypotheses, best first."""
-        plan = self.plan(search, len(self.tail(state, head)))
+        plan = self.plan(search, len(self.tail(state, head)), head)
         found: list[list[Hypothesis]] = self.head(head).finish(state.head, plan)
         return found
 

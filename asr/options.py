@@ -36,7 +36,7 @@ Model = Annotated[
     Path | None,
     option("Model to use. Default: $RILL_MODEL, or the embedded one.", "--model", "-m", metavar="BUNDLE"),
 ]
-Head = Annotated[str | None, option("transducer or ctc. Default: the model's first.", metavar="NAME")]
+Head = Annotated[str | None, option("transducer, ctc or attention. Default: the model's first.", metavar="NAME")]
 Fast = Annotated[
     bool, option("Leave attention out, in a Branchformer trained with branch dropout.", "--fast")
 ]

@@ -83,7 +83,7 @@ def transcribe_files(
     """
     chunk = model.chunk_for(latency_ms)
     model.head(head)
-    model.plan(search, 1)  # what cannot be had is told before any file is read
+    model.plan(search, 1, head)  # what cannot be had is told before any file is read
     group: list[tuple[Audio, np.ndarray | AudioError]] = []
 
     def flush() -> Iterator[tuple[Audio, Transcript | AudioError]]:
@@ -148,7 +148,7 @@ def _whole(
         row[: len(samples)] = torch.from_numpy(samples)
     device = next(model.parameters()).device
     y, y_lens = model.encode(*model.flushed(padded.to(device), lens.to(device)), FULL_CONTEXT)
-    decoder, plan = model.head(head), model.plan(search, len(batch))
+    decoder, plan = model.head(head), model.plan(search, len(batch), head)
     emissions, state = decoder.step(y, y_lens, decoder.init_state(len(batch), plan), plan)
     ends = [hypotheses[0].emissions for hypotheses in decoder.finish(state, plan)]
     return [

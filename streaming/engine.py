@@ -82,12 +82,18 @@ class Engine(Protocol):
         """What is known of the times and confidences of words."""
         ...
 
+    def keeps_back(self, head: str | None, search: SearchConfig) -> bool:
+        """Whether a stream's emissions are not all it has said: beams do, and attention until a segment is over. Only
+        then `tail` and `finish` are asked.
+        """
+        ...
+
     def tail(self, state: Any, head: str | None) -> list[Emission]:
-        """What a stream's best hypothesis says beyond its emissions so far. Asked of beam searches only."""
+        """What a stream's best hypothesis says beyond its emissions so far."""
         ...
 
     def finish(self, state: Any, head: str | None, search: SearchConfig) -> list[Emission]:
-        """How a stream's emissions end. Asked of beam searches only."""
+        """How a stream's emissions end."""
         ...
 
 
@@ -145,6 +151,9 @@ class TorchEngine:
 
     def calibration(self, chunk: Chunk, head: str | None) -> Calibration:
         return self.model.calibration(head, chunk)
+
+    def keeps_back(self, head: str | None, search: SearchConfig) -> bool:
+        return search.kind != "greedy" or bool(self.model.head(head).keeps_back)
 
     def tail(self, state: Any, head: str | None) -> list[Emission]:
         with torch.inference_mode():

@@ -68,6 +68,7 @@ class Session:
         self.state: Any = engine.init_state(self.chunk, options.head, self.search)
         """The engine's own; the caller of `take` and `accept` hands it over and back."""
         self._engine = engine
+        self._keeps_back = engine.keeps_back(options.head, self.search)
         self._tail: list[Emission] = []
         self._first, self._next = engine.samples_first(self.chunk), engine.samples_next(self.chunk)
         self._flush = engine.flush_samples
@@ -174,11 +175,11 @@ class Session:
     def accept(self, emissions: list[Emission], state: Any) -> list[Event]:
         """What the engine made of the samples last taken."""
         self.state = state
-        last, beam = self._ended and not len(self._fifo), self.search.kind == "beam"
+        last = self._ended and not len(self._fifo)
         before, self._tail = self._tail, []
-        if beam and last:
+        if self._keeps_back and last:
             emissions = emissions + self._engine.finish(state, self.options.head, self.search)
-        elif beam:
+        elif self._keeps_back:
             self._tail = self._engine.tail(state, self.options.head)
         events: list[Event] = []
         for emission in emissions:

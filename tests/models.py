@@ -16,7 +16,7 @@ from asr.encoders import (
     TransformerConfig,
     ZipformerConfig,
 )
-from asr.heads import TransducerConfig
+from asr.heads import AttentionConfig, TransducerConfig
 from asr.heads.predictors import LabelEncoderConfig, LSTMConfig, PredictorConfig, StatelessConfig
 from asr.model import Model, ModelConfig
 from asr.tokenizer import Tokenizer
@@ -71,7 +71,8 @@ def small_model(kind: str = "zipformer", *, seed: int = 0, predictor: str = "sta
     torch.manual_seed(seed)
     tokenizer = Tokenizer.train(TEXTS, kind="characters")
     transducer = TransducerConfig(predictor=PREDICTORS[predictor], joiner_dim=16)
-    config = ModelConfig(encoder=ENCODERS[kind], transducer=transducer)
+    attention = AttentionConfig(layers=1, heads=2, feed_forward_dim=16, memory_frames=100)
+    config = ModelConfig(encoder=ENCODERS[kind], transducer=transducer, attention=attention)
     model = Model(config, tokenizer).eval()
     with torch.no_grad():
         y, _ = model.encode(0.1 * torch.randn(4, 32_000), torch.full((4,), 32_000))
@@ -79,4 +80,11 @@ def small_model(kind: str = "zipformer", *, seed: int = 0, predictor: str = "sta
             layer.weight *= 10 / y.std((0, 1)).mean()
             layer.bias -= layer(y.mean((0, 1)))
         model.heads["transducer"].output.weight *= 10
+        decoder = model.heads["attention"].decoder
+        decoder.layers[0].cross_attention.project_memory.weight *= 10 / y.std((0, 1)).mean()
+        decoder.output.weight *= 10
+        tokens = torch.randint(tokenizer.size, (4, 1, 20), generator=torch.Generator().manual_seed(0))
+        scores, _ = decoder(tokens, decoder.remember(y, torch.full((4,), y.shape[1])), decoder.begin(4, 1))
+        decoder.output.bias -= scores.mean((0, 1, 2))
+        decoder.output.bias[0] -= 10  # texts of some length
     return model

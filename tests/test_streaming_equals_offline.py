@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from asr.dataset.manifest import Manifest
 from asr.encoders import FULL_CONTEXT, Chunk, EncoderConfig, build
 from asr.heads import Emission
 from asr.heads.predictors import PredictorConfig
-from asr.model import Model
+from asr.model import Model, ModelConfig
 from asr.state import map_tree, stack, unstack, where
 from models import CHUNKS, ENCODERS, PREDICTORS, small_model
 from streaming.client import stream
@@ -215,34 +215,48 @@ def test_caches_from_before_the_stream_are_never_read(encoder: Any, chunk: Chunk
 
 # ---- the heads
 
+HEADS = ("transducer", "ctc", "attention")
+
+
+def test_no_head_is_missing() -> None:
+    chosen = get_type_hints(ModelConfig)["decodes"]
+    assert set(HEADS) == {name for kind in get_args(chosen) for name in get_args(kind)}
+    assert set(HEADS) == set(small_model().heads)
+
 
 def test_no_predictor_is_missing() -> None:
     assert {kind().kind for kind in get_args(PredictorConfig)} == set(PREDICTORS)
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["ctc", *PREDICTORS])
+@pytest.mark.parametrize("name", ["ctc", "attention", *PREDICTORS])
 @pytest.mark.parametrize("size", [1, 3, 7, 64])
 @pytest.mark.parametrize("max_symbols", [1, 3])
 def test_heads_give_the_same_tokens_for_any_split(name: str, size: int, max_symbols: int) -> None:
-    model = small_model(predictor="stateless" if name == "ctc" else name)
-    head = model.head("ctc" if name == "ctc" else "transducer")
-    if name != "ctc":
+    model = small_model(predictor=name if name in PREDICTORS else "stateless")
+    head = model.head("transducer" if name in PREDICTORS else name)
+    if name in PREDICTORS:
         head.config = replace(head.config, max_symbols=max_symbols)
     y = 2 * torch.randn(5, 64, model.encoder.dim, generator=torch.Generator().manual_seed(3))
     lens = torch.tensor([64, 63, 31, 1, 0])
-    whole, _ = head.step(y, lens, head.init_state(5))
+    whole = said(head, *head.step(y, lens, head.init_state(5)))
     state, found = head.init_state(5), [[], [], [], [], []]
     for begin in range(0, 64, size):
         new, state = head.step(y[:, begin : begin + size], (lens - begin).clamp(0, size), state)
         state = stack(unstack(state))
         for all_of_it, some in zip(found, new, strict=True):
             all_of_it += some
+    found = said(head, found, state)
     assert tokens(found) == tokens(whole)
     assert len(whole[0]) > 10 and not whole[4]
     assert all(
         e.frame < n and e.log_probability <= 0 for es, n in zip(whole, lens.tolist(), strict=True) for e in es
     )
+
+
+def said(head: Any, found: list[list[Emission]], state: Any) -> list[list[Emission]]:
+    """What was emitted, and what the end of the streams adds."""
+    return [one + ends[0].emissions for one, ends in zip(found, head.finish(state), strict=True)]
 
 
 def tokens(streams: list[list[Emission]]) -> list[list[tuple[int, int]]]:
@@ -270,7 +284,7 @@ def decode(model: Model, samples: np.ndarray, chunk: Chunk, head: str) -> list[E
         x, lens = model.flushed(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
         y, y_lens = model.encode(x, lens, chunk)
         decoder = model.head(head)
-        return decoder.step(y, y_lens, decoder.init_state(1))[0][0]
+        return said(decoder, *decoder.step(y, y_lens, decoder.init_state(1)))[0]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -278,15 +292,15 @@ def model(request: pytest.FixtureRequest) -> Model:
     return small_model(request.param)
 
 
-@pytest.mark.parametrize("head", ["transducer", "ctc"])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("chunk", CHUNKS, ids=str)
 def test_the_model_in_steps_gives_what_the_whole_gives(model: Model, chunk: Chunk, head: str) -> None:
     samples = speech(1)
     expected = decode(model, samples, chunk, head)
     assert len(expected) > 10
     transcript = model.transcribe(samples, latency_ms=model.latency_ms(chunk), head=head)
-    said = "".join(model.tokenizer.piece(e.token) for e in expected).replace("▁", " ").strip()
-    assert transcript.text.split() == said.split()
+    text = "".join(model.tokenizer.piece(e.token) for e in expected).replace("▁", " ").strip()
+    assert transcript.text.split() == text.split()
 
 
 PACKETS = {"1 sample": 1, "prime": 997, "10 ms": 160, "half a second": 8000, "whole": 1 << 30}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from asr.encoders.base import Chunk
 from asr.errors import ConfigError
 
-__all__ = ["LegacyPositions", "Places", "Positions", "RelativePositions", "check_chunks", "encodings"]
+__all__ = ["LegacyPositions", "Places", "Positions", "RelativePositions", "check_chunks", "encodings", "sinusoids"]
 
 Positions = Literal["relative", "legacy", "places", "absolute", "none"]
 """What a query knows of where a key stands.
@@ -54,7 +54,7 @@ class RelativePositions(nn.Module):
         return self.table[zero - reach : zero + group]
 
     def _encode(self, reach: int) -> Tensor:
-        return _sinusoids(torch.arange(reach, -reach - 1, -1, dtype=torch.float64), self.dim)
+        return sinusoids(torch.arange(reach, -reach - 1, -1, dtype=torch.float64), self.dim)
 
 
 class LegacyPositions(nn.Module):
@@ -72,7 +72,7 @@ class LegacyPositions(nn.Module):
     def forward(self, left: int, group: int, position: Tensor, like: Tensor) -> Tensor:
         """For `like` (B, U, D), whole utterances -> (U, D)."""
         back = torch.arange(1, like.shape[1] + 1, dtype=torch.float64, device=like.device)
-        return _sinusoids(self.longest - back, self.dim).to(like)
+        return sinusoids(self.longest - back, self.dim).to(like)
 
 
 class Places(nn.Module):
@@ -85,10 +85,10 @@ class Places(nn.Module):
     def forward(self, left: int, group: int, position: Tensor, like: Tensor) -> Tensor:
         """For B streams with `position` (B,) frames before `like` (B, U, D) -> (B, left + U, D)."""
         key = torch.arange(-left, like.shape[1], dtype=torch.float64, device=like.device)
-        return _sinusoids((position[:, None] + key).clamp(min=0), self.dim).to(like)
+        return sinusoids((position[:, None] + key).clamp(min=0), self.dim).to(like)
 
 
-def _sinusoids(position: Tensor, dim: int) -> Tensor:
+def sinusoids(position: Tensor, dim: int) -> Tensor:
     """(...) -> (..., D)."""
     even = torch.arange(0, dim, 2, dtype=torch.float64, device=position.device)
     angle = position[..., None] * 10_000.0 ** -(even / dim)

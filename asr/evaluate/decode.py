@@ -56,7 +56,7 @@ def decode_frames(
     model: Model, y: Tensor, y_lens: Tensor, head: str | None = None, search: SearchConfig | None = None
 ) -> list[list[Emission]]:
     """The encoder's frames (B, U, D), (B,) of whole utterances -> the emissions of each."""
-    decoder, plan = model.head(head), model.plan(search, len(y))
+    decoder, plan = model.head(head), model.plan(search, len(y), head)
     emissions, state = decoder.step(y, y_lens, decoder.init_state(len(y), plan), plan)
     ends = decoder.finish(state, plan)
     return [found + hypotheses[0].emissions for found, hypotheses in zip(emissions, ends, strict=True)]

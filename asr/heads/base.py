@@ -19,8 +19,12 @@ class Head(Protocol[S]):
     """B streams, U frames, D encoder dim, S tokens of the longest transcript.
 
     A state belongs to the plan with which it was begun, which may hold other streams from one step to the next; no plan
-    is greedy search.
+    is greedy search. `searches` are the kinds of search (`SearchConfig.kind`) that a head knows; one that `keeps_back`
+    tells tokens in `tail` and `finish` even in greedy search.
     """
+
+    searches: tuple[str, ...]
+    keeps_back: bool
 
     def loss(self, y: Tensor, y_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
         """(B, U, D), (B,), (B, S), (B,) -> named losses (B,), summed over an utterance; to be added up."""
@@ -35,7 +39,7 @@ class Head(Protocol[S]):
         ...
 
     def tail(self, state: S) -> list[list[Emission]]:
-        """What each stream's best hypothesis has said since: it may still change. Greedy search has none."""
+        """What each stream's best hypothesis has said since: it may still change."""
         ...
 
     def finish(self, state: S, plan: Plan | None = None) -> list[list[Hypothesis]]:

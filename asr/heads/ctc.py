@@ -67,6 +67,9 @@ class CTC(nn.Module):
     Raises ConfigError: the encoder has no such layer.
     """
 
+    searches = ("greedy", "beam")
+    keeps_back = False
+
     def __init__(
         self, config: CTCConfig, dim: int, vocabulary: int, *, layer_dims: Sequence[int] = ()
     ) -> None:

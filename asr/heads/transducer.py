@@ -110,6 +110,9 @@ class TransducerBeam:
 class Transducer(Scheduled):
     """Joiner: W tanh(encoder + predictor) + b over V tokens with blank; with TDT, over the durations, too."""
 
+    searches = ("greedy", "beam")
+    keeps_back = False
+
     def __init__(self, config: TransducerConfig, dim: int, vocabulary: int) -> None:
         super().__init__()
         c = self.config = config

@@ -19,7 +19,10 @@ from asr.search.emission import BLANK, Emission
 from asr.search.fusion import Fused
 from asr.search.prediction import Prediction
 
-__all__ = ["Beam", "Grown", "Hypothesis", "advance", "best", "empty", "frames", "rank", "settle", "start"]
+__all__ = [
+    "EVERY", "Beam", "Grown", "Hypothesis", "advance", "best", "cut", "empty", "frames", "leader", "rank", "rows",
+    "select", "settle", "start",
+]  # fmt: skip
 
 EVERY = 8  # frames from one settling to the next
 _SEED, _FACTOR, _STEP = 0x2545F4914F6CDD1D, -0x61C8864680B583EB, 0x5851F42D4C957F2D
@@ -106,7 +109,7 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None) -> tuple[Beam, Tensor
     if grown.owed is not None:
         new = grown.owed[1].view(grown.tokens.shape)[..., :width]
         owed = torch.cat([grown.owed[0], new.flatten(1)], 1)
-    score, index = _select(torch.cat([stay.logsumexp(-1), extended.flatten(1)], 1), owed, count)
+    score, index = select(torch.cat([stay.logsumexp(-1), extended.flatten(1)], 1), owed, count)
     stays, kept = index < count, index.clamp(max=count - 1)
     at = (index - count).clamp(min=0)
     of, column = at // width, at % width
@@ -128,17 +131,17 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None) -> tuple[Beam, Tensor
         new = place.masked_fill(stays, 0)
         fused = trees.map_tree(
             lambda own, extended: torch.where(
-                stays.view(*stays.shape, *[1] * (own.dim() - 2)), _rows(own, kept), _rows(extended, new)
+                stays.view(*stays.shape, *[1] * (own.dim() - 2)), rows(own, kept), rows(extended, new)
             ),
             beam.fused,
             grown.fused,
         )
     after = Beam(
-        score=torch.where(stays[..., None], _rows(stay, kept), parts),
+        score=torch.where(stays[..., None], rows(stay, kept), parts),
         key=torch.where(token == BLANK, key, _hash(key, token)),
         last=torch.where(token == BLANK, last, token),
         # Written behind the end where there is no new token: there it is not read.
-        tail=_rows(beam.tail, parent).scatter(
+        tail=rows(beam.tail, parent).scatter(
             2, length[..., None, None].expand(-1, -1, 1, 3), entry[:, :, None]
         ),
         length=length + (token != BLANK),
@@ -153,7 +156,7 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None) -> tuple[Beam, Tensor
     return after, parent, token
 
 
-def _select(scores: Tensor, owed: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+def select(scores: Tensor, owed: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
     """(B, N) -> the best scores and their places (B, K): half of them without what is owed, so that what is lent to
     phrases cannot push the others out."""
     if owed is None:
@@ -177,33 +180,46 @@ def settle(beam: Beam, lag: int, due: Tensor, out: list[list[Emission]], owed: T
 
     owed: (B, K) what would be taken back if the stream ended now; a loan must not decide.
     """
+    found, beam = cut(beam, leader(beam, owed), beam.frame - lag, due)
+    for settled, new in zip(out, found, strict=True):
+        settled += new
+    return beam
+
+
+def leader(beam: Beam, owed: Tensor | None = None) -> Tensor:
+    """(B, 1): each stream's best hypothesis, without what it owes."""
+    return (beam.total if owed is None else beam.total - owed).argmax(1, keepdim=True)
+
+
+def cut(beam: Beam, chosen: Tensor, before: Tensor, due: Tensor) -> tuple[list[list[Emission]], Beam]:
+    """For the streams that are `due` (B,), what the `chosen` (B, 1) hypothesis said `before` a frame (B,), and the beam
+    without it: hypotheses that did not say the same are given up.
+    """
     position = torch.arange(beam.tail.shape[2], device=due.device)
     tokens, emitted, _ = beam.tail.unbind(-1)
-    old = ((emitted < (beam.frame - lag)[:, None, None]) & (position < beam.length[..., None])).sum(-1)
-    leader = (beam.total if owed is None else beam.total - owed).argmax(1, keepdim=True)
-    lead, length = _rows(beam.tail, leader), beam.length.gather(1, leader)
-    count = torch.where(due, old.gather(1, leader)[:, 0], 0)
+    old = ((emitted < before[:, None, None]) & (position < beam.length[..., None])).sum(-1)
+    lead, length = rows(beam.tail, chosen), beam.length.gather(1, chosen)
+    count = torch.where(due, old.gather(1, chosen)[:, 0], 0)
     if not bool(((old.amax(1) > 0) & due).any()):
-        return beam
+        return [[] for _ in due], beam
     # Both sides' settled tokens must be the other's too, though the other may have them a little later.
     same = (tokens == lead[..., 0]) & (position < torch.minimum(beam.length, length)[..., None])
     agrees = same.long().cumprod(-1).sum(-1) >= torch.maximum(old, count[:, None])
     gone = due[:, None] & ~agrees
-    for b, n in enumerate(count.tolist()):
-        out[b] += _emissions(lead[b, 0, :n])
+    found = [_emissions(lead[b, 0, :n]) for b, n in enumerate(count.tolist())]
     shift = (position + count[:, None]).clamp(max=len(position) - 1)
-    tail = _rows(beam.tail.transpose(1, 2), shift).transpose(1, 2)
+    tail = rows(beam.tail.transpose(1, 2), shift).transpose(1, 2)
     latest = lead[..., 1].gather(2, (count - 1).clamp(min=0)[:, None, None])
     earliest = torch.where((count > 0)[:, None, None], latest, 0)
     tail = torch.cat([tail[..., :1], torch.maximum(tail[..., 1:2], earliest[..., None]), tail[..., 2:]], -1)
     score = beam.score.masked_fill(gone[..., None], -torch.inf)
-    return replace(beam, score=score, tail=tail, length=(beam.length - count[:, None]).clamp(min=0))
+    return found, replace(beam, score=score, tail=tail, length=(beam.length - count[:, None]).clamp(min=0))
 
 
 def rank(beam: Beam, bonus: Tensor) -> list[list[Hypothesis]]:
     """Each stream's hypotheses, best first, with `bonus` (B, K) added to their scores."""
     scores, order = (beam.total + bonus).sort(dim=1, descending=True, stable=True)
-    tails, lengths = _rows(beam.tail, order), beam.length.gather(1, order).tolist()
+    tails, lengths = rows(beam.tail, order), beam.length.gather(1, order).tolist()
     return [
         [
             Hypothesis(_emissions(tails[b, k, : lengths[b][k]]), score)
@@ -216,8 +232,8 @@ def rank(beam: Beam, bonus: Tensor) -> list[list[Hypothesis]]:
 
 def best(beam: Beam) -> list[list[Emission]]:
     """What the best hypothesis of each stream has said since what is settled: text that may still change."""
-    leader = beam.total.argmax(1, keepdim=True)
-    tails, lengths = _rows(beam.tail, leader), beam.length.gather(1, leader)[:, 0].tolist()
+    first = leader(beam)
+    tails, lengths = rows(beam.tail, first), beam.length.gather(1, first)[:, 0].tolist()
     return [_emissions(tails[b, 0, :n]) for b, n in enumerate(lengths)]
 
 
@@ -235,6 +251,6 @@ def _hash(key: Tensor, token: Tensor) -> Tensor:
     return key * _FACTOR + (mixed ^ (mixed >> 29))
 
 
-def _rows(x: Tensor, index: Tensor) -> Tensor:
+def rows(x: Tensor, index: Tensor) -> Tensor:
     """(B, N, ...), (B, M) -> (B, M, ...): the rows of each stream that are named."""
     return x.gather(1, index.view(*index.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))

@@ -16,7 +16,9 @@ __all__ = ["SearchConfig"]
 class SearchConfig:
     """How tokens are chosen. The default is greedy search, the fastest.
 
-    kind: greedy, or beam (CTC: prefix beam search; transducer: modified beam search, one token a frame at most).
+    kind: greedy, or beam (CTC: prefix beam search; transducer: modified beam search, one token a frame at most;
+    attention: one pass over its segment with CTC's prefix scores), or rescoring (attention alone: CTC's prefix beam
+    search, whose hypotheses the decoder scores once a segment is over).
     beam: hypotheses that are kept, besides those that phrases lift up.
     blank_penalty: taken from the blank's log-probability; more words, and more of them wrong.
     lm, lm_scale: an n-gram file, ARPA (.arpa, .arpa.gz) of words or of the model's tokens, or KenLM's binary of
@@ -25,13 +27,16 @@ class SearchConfig:
     lodr, lodr_scale: a token bigram (ARPA) that stands for what the model has learnt of its training texts; it is
     subtracted with this weight (Zheng et al. 2022).
     phrases, phrase_boost: texts to be recognised more readily, and what each of their tokens adds to the score.
+    ctc_weight: CTC's share in an attention head's scores, from 0 to 1. reverse_weight: the share of its right-to-left
+    decoder in what is left, if it has one; None is the share with which it was trained.
     lag_frames: after so many output frames, and 8 at most beyond, a token is settled: hypotheses that disagree with
-    the best one are given up. It bounds both memory and how long a word may still change.
+    the best one are given up. It bounds both memory and how long a word may still change. Attention settles a segment
+    at once: so many frames after its last token.
 
     Raises ConfigError: a value out of its range; a language model with greedy search, which cannot use one.
     """
 
-    kind: Literal["greedy", "beam"] = "greedy"
+    kind: Literal["greedy", "beam", "rescoring"] = "greedy"
     beam: int = 4
     blank_penalty: float = 0.0
     lm: str | None = None
@@ -41,11 +46,13 @@ class SearchConfig:
     lodr_scale: float = 0.1
     phrases: tuple[str, ...] = ()
     phrase_boost: float = 1.0
+    ctc_weight: float = 0.3
+    reverse_weight: float | None = None
     lag_frames: int = 20
 
     def __post_init__(self) -> None:
-        if self.kind not in ("greedy", "beam"):
-            raise ConfigError(f"search.kind is {self.kind!r}; use greedy or beam")
+        if self.kind not in ("greedy", "beam", "rescoring"):
+            raise ConfigError(f"search.kind is {self.kind!r}; use greedy, beam or rescoring")
         for name, low, high in (
             ("beam", 1, 64),
             ("blank_penalty", -20, 20),
@@ -53,9 +60,11 @@ class SearchConfig:
             ("word_bonus", -20, 20),
             ("lodr_scale", 0, 20),
             ("phrase_boost", 0, 20),
+            ("ctc_weight", 0, 1),
+            ("reverse_weight", 0, 1),
             ("lag_frames", 1, 10_000),
         ):
-            if not low <= getattr(self, name) <= high:
+            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise ConfigError(f"search.{name} is {getattr(self, name)}; it must be from {low} to {high}")
         if self.kind == "greedy" and (self.lm or self.lodr):
             raise ConfigError(
@@ -79,7 +88,7 @@ class SearchConfig:
         """Streams whose groups are equal can share a step, whatever else they have chosen."""
         if self.kind == "greedy":
             return ("greedy", bool(self.phrases))
-        return ("beam", self.width, self.lag_frames, self.lm, self.lodr)
+        return (self.kind, self.width, self.lag_frames, self.lm, self.lodr)
 
     @property
     def width(self) -> int:

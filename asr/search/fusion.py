@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from asr import state as trees
 from asr.language_model import load, ngram
 from asr.language_model.ngram import LanguageModel
 from asr.language_model.spelling import Spelling, spelling
 from asr.search.automaton import Automaton, join
 from asr.search.config import SearchConfig
+from asr.search.emission import BLANK
 from asr.search.phrases import compile_phrases, word_begins
-from asr.search.prediction import Prediction
+from asr.search.prediction import Prediction, follow
 from asr.tokenizer import Tokenizer
 
-__all__ = ["Fused", "Fusion"]
+__all__ = ["Fused", "Fusion", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class Fused:
     model: Tensor
     lodr: Tensor
     word: Tensor
+
+
+def nothing(batch: int, count: int, device: torch.device) -> Fused:
+    """Of `count` hypotheses to which nothing is added."""
+    zero = torch.zeros(batch, count, dtype=torch.int64, device=device)
+    return Fused(zero, zero[..., None], zero[..., None], zero)
 
 
 class Fusion:
@@ -76,6 +84,12 @@ class Fusion:
             return 0.0
         return self._model_scale[:, None, None] * neural.output.gather(2, tokens).double()
 
+    def follow(self, neural: Prediction | tuple[()], parent: Tensor, token: Tensor) -> Prediction | tuple[()]:
+        """What it lets expect of the hypotheses that `parent` (B, K) names, with a token (B, K) more, or a blank."""
+        if self.neural is None or not isinstance(neural, Prediction):
+            return neural
+        return follow(neural, parent, token, self.neural.predict)
+
     def extend(self, fused: Fused, tokens: Tensor) -> tuple[Tensor, Fused]:
         """Each hypothesis of (B, N) with each of its tokens (B, N, C) -> what is added (B, N, C), and (B, N * C)."""
         batch, count, width = tokens.shape
@@ -113,6 +127,25 @@ class Fusion:
         if self._spelling is not None:
             bonus = bonus + self._words(fused.model, fused.word, fused.word != 0)[0]
         return bonus
+
+    def texts(self, tokens: Tensor, lens: Tensor) -> Tensor:
+        """What is added to whole texts (B, K, S), (B, K), their end included: (B, K)."""
+        fused, neural = self.init(*lens.shape), self.start(*lens.shape)
+        own = torch.arange(lens.shape[1], device=lens.device).expand_as(lens)
+        total = torch.zeros(lens.shape, dtype=torch.float64, device=lens.device)
+        for i in range(tokens.shape[2]):
+            bonus, after = self.extend(fused, tokens[..., i : i + 1])
+            bonus, real = bonus + self.likely(neural, tokens[..., i : i + 1]), i < lens
+            total = total + torch.where(real, bonus[..., 0], 0.0)
+            neural = self.follow(neural, own, torch.where(real, tokens[..., i], BLANK))
+            fused = trees.map_tree(
+                lambda new, old, real=real: torch.where(
+                    real.view(*real.shape, *[1] * (new.dim() - 2)), new, old
+                ),
+                after,
+                fused,
+            )
+        return total + self.finish(fused)
 
     def raise_tokens(self, state: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
         """For greedy search, states (B,) of the phrases -> the boost of each token (B, V), and the next states.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ from torch import Tensor
 from asr.errors import ConfigError
 from asr.search.config import SearchConfig
 from asr.search.fusion import Fused, Fusion
-from asr.search.prediction import Prediction, follow
 from asr.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -26,21 +26,46 @@ CANDIDATES = 40  # tokens that language models and phrases get to see of each hy
 class Plan:
     """The searches of B streams that share a step: one kind, beam and language model; the rest as each likes.
 
-    penalty: (B,) of the blank, None where all are 0. fusion: None where greedy search has nothing to boost.
+    penalty: (B,) of the blank, None where all are 0. fusion: None where greedy search has nothing to boost; only then
+    no tokenizer is needed.
     Raises ConfigError: configurations that cannot share a step. DataError: a language model that cannot be read.
     """
 
     def __init__(
-        self, configs: Sequence[SearchConfig], tokenizer: Tokenizer, device: torch.device | None = None
+        self, configs: Sequence[SearchConfig], tokenizer: Tokenizer | None, device: torch.device | None = None
     ) -> None:
         device = device or torch.device("cpu")
+        self.configs, self._tokenizer, self._device = configs, tokenizer, device
         head = configs[0]
         if any(config.group != head.group for config in configs[1:]):
             raise ConfigError("searches of different kinds, beams or language models cannot share a step")
-        self.greedy, self.beam, self.lag = head.kind == "greedy", head.width, head.lag_frames
+        self.kind, self.beam, self.lag = head.kind, head.width, head.lag_frames
         penalties = [config.blank_penalty for config in configs]
         self.penalty = torch.tensor(penalties, device=device) if any(penalties) else None
-        self.fusion = Fusion(configs, tokenizer, device) if not self.greedy or head.phrases else None
+        self.fusion: Fusion | None = None
+        if not self.greedy or head.phrases:
+            assert tokenizer is not None
+            self.fusion = Fusion(configs, tokenizer, device)
+
+    @property
+    def greedy(self) -> bool:
+        return self.kind == "greedy"
+
+    def rows(self, index: Sequence[int]) -> Plan:
+        """The plan of some of the streams."""
+        return Plan([self.configs[i] for i in index], self._tokenizer, self._device)
+
+    def with_lag(self, frames: int) -> Plan:
+        """The same search, which settles its tokens so late."""
+        plan = copy.copy(self)
+        plan.lag = frames
+        return plan
+
+    def additions(self, tokens: Tensor, lens: Tensor) -> Tensor | float:
+        """What is added to the scores of whole texts (B, K, S), (B, K)."""
+        if self.fusion is None or not self.fusion.used:
+            return 0.0
+        return self.fusion.texts(tokens, lens)
 
     def penalise(self, logits: Tensor) -> Tensor:
         """(B, ..., V) -> log-probabilities with the blank's penalty; log-probabilities may come in, too."""
@@ -82,6 +107,6 @@ class Plan:
 
     def follow(self, beam: Beam, parent: Tensor, token: Tensor) -> Beam:
         """The neural language model hears what a frame has made of the hypotheses: see `asr.search.beam.advance`."""
-        if self.fusion is None or self.fusion.neural is None or not isinstance(beam.neural, Prediction):
+        if self.fusion is None or self.fusion.neural is None:
             return beam
-        return replace(beam, neural=follow(beam.neural, parent, token, self.fusion.neural.predict))
+        return replace(beam, neural=self.fusion.follow(beam.neural, parent, token))

@@ -65,14 +65,20 @@ class Windows:
 
 
 def viterbi(
-    log_probabilities: Tensor, lens: Tensor, tokens: Sequence[Sequence[int]]
+    log_probabilities: Tensor,
+    lens: Tensor,
+    tokens: Sequence[Sequence[int]],
+    streams: Sequence[int] | None = None,
 ) -> list[list[Span] | None]:
-    """The best path of each stream: (B, U, V), (B,), B texts -> a span for each token, None where they do not fit."""
-    x = log_probabilities.cpu()
-    lens = lens.cpu()
+    """The best path of each text: (B, U, V), (B,), N texts -> a span for each token, None where they do not fit.
+
+    streams: which one each text belongs to; None: there are B, in order.
+    """
+    of = torch.arange(len(tokens)) if streams is None else torch.tensor(streams)
+    x, lens = log_probabilities.cpu(), lens.cpu()[of]
     rows = [torch.tensor(_states(one)) for one in tokens]
     states = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    emissions = x.gather(2, states[:, None].expand(-1, x.shape[1], -1))
+    emissions = x[of[:, None, None], torch.arange(x.shape[1])[:, None], states[:, None]]
     total, back = _trellis(emissions, lens, _skips(states))
     ends = torch.tensor([[max(0, len(row) - 2), len(row) - 1] for row in rows])
     which = total.gather(1, ends)

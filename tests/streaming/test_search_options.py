@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ SEARCHES = {
     ),
     "wider": SearchConfig(kind="beam", beam=5),
 }
+RESCORING = SearchConfig(kind="rescoring", beam=3, ctc_weight=0.5, phrases=("box", "dog"))
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +47,13 @@ def text(events: list[Event]) -> str:
     return " ".join(event.text for event in events if isinstance(event, Final))
 
 
-@pytest.mark.parametrize("head", ["transducer", "ctc"])
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize(
+    ("head", "name"), [*product(["transducer", "ctc", "attention"], SEARCHES), ("attention", "rescoring")]
+)
 def test_a_session_says_what_transcription_says(model: Model, head: str, name: str) -> None:
     data = s16le(speech(3, 2.0))
     samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
-    search = SEARCHES[name]
+    search = RESCORING if name == "rescoring" else SEARCHES[name]
     expected = model.transcribe(samples, latency_ms=LATENCY, head=head, search=search)
     options = Options(
         latency_ms=LATENCY, head=head, search=search, endpointing=Rules(silence=None, no_text=None)

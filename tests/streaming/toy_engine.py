@@ -82,6 +82,9 @@ class ToyEngine:
     def calibration(self, chunk: Chunk, head: str | None) -> Calibration:
         return PLAIN
 
+    def keeps_back(self, head: str | None, search: SearchConfig) -> bool:
+        return search.kind != "greedy"
+
     def tail(self, state: ToyState, head: str | None) -> list[Emission]:
         return []
 

@@ -63,7 +63,7 @@ def main() -> None:
     seconds, count = float(batch.sample_lens.sum()) / SAMPLE_RATE, len(batch.ids)
 
     def decode(head: str, search: SearchConfig, y: Tensor, y_lens: Tensor) -> list[str]:
-        decoder, plan = model.head(head), model.plan(search, len(y))
+        decoder, plan = model.head(head), model.plan(search, len(y), head)
         emissions, state = decoder.step(y, y_lens, decoder.init_state(len(y), plan), plan)
         ends = decoder.finish(state, plan)
         return [

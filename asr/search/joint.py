@@ -1,0 +1,110 @@
+"""One-pass beam search by attention and CTC together (Watanabe et al. 2017): one more token of every text at a time.
+
+All utterances and all their texts are one tensor. A text scores (1 - w) of what the decoder gives its tokens and its
+end, w of CTC's prefix score, and what language models and phrases add. A text ends when its end is among the K best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr import state as trees
+from asr.search.beam import rows, select
+from asr.search.emission import BLANK
+from asr.search.plan import Plan
+from asr.search.prefix_score import PrefixScores
+
+__all__ = ["joint_beam"]
+
+SLACK = 10.0  # what additions may still make up for, where there are any
+
+Predict = Callable[[Tensor, Any], tuple[Tensor, Any]]
+"""The next tokens (B, K, 1) and the state of those before -> log-probabilities (B, K, 1, V), and the next state."""
+
+
+def joint_beam(
+    predict: Predict,
+    past: Any,
+    lens: Tensor,
+    *,
+    beam: int,
+    sos_eos: int,
+    weight: Tensor,
+    ctc: Tensor | None = None,
+    plan: Plan | None = None,
+) -> list[list[list[int]]]:
+    """The tokens of each utterance's texts, best first: at least one, at most `beam`.
+
+    past: of texts without tokens; its leaves are (B, K, ...). lens: (B,) frames; no text has more tokens. weight: (B,)
+    of CTC; ctc: (B, U, V) its log-probabilities, float64, or None where it weighs nothing. plan: what is added.
+    """
+    batch, device = len(lens), lens.device
+    fusion = plan.fusion if plan is not None and plan.fusion is not None and plan.fusion.used else None
+    fused, neural = (None, ()) if fusion is None else (fusion.init(batch, beam), fusion.start(batch, beam))
+    prefixes = None if ctc is None else PrefixScores.of(ctc, lens, beam)
+    share = weight.double()[:, None]
+    attended, added = torch.zeros(2, batch, beam, dtype=torch.float64, device=device)
+    alive = torch.zeros(batch, beam, dtype=torch.bool, device=device)
+    alive[:, 0] = True
+    tokens = torch.full((batch, beam, 1), sos_eos, dtype=torch.int64, device=device)
+    found: list[list[tuple[float, list[int]]]] = [[] for _ in range(batch)]
+    for length in range(int(lens.max()) + 1 if batch else 0):
+        scores, past = predict(tokens[..., -1:], past)
+        following = attended[..., None] + scores[:, :, 0].double()
+        joint = (1 - share)[..., None] * following
+        end = joint[..., sos_eos] + added
+        if prefixes is not None:
+            joint = joint + _weighed(share[..., None], prefixes.extensions())
+            end = end + _weighed(share, prefixes.ended())
+        joint[..., [BLANK, sos_eos]] = -torch.inf
+        joint = joint.masked_fill(~(alive & (lens > length)[:, None])[..., None], -torch.inf)
+        end = end.masked_fill(~alive, -torch.inf)
+        count = min(joint.shape[-1], beam if fusion is None or plan is None else plan.width(joint.shape[-1]))
+        best, candidates = joint.topk(count, -1)
+        more, lent, extended = added[..., None].expand_as(best), None, None
+        if fusion is not None and fused is not None and plan is not None:
+            bonus, extended = fusion.extend(fused, candidates)
+            more = more + bonus + fusion.likely(neural, candidates)
+            end = end + fusion.finish(fused)
+            if (owed := plan.owed(extended)) is not None:
+                lent = torch.nn.functional.pad(owed.view(best.shape), (0, 1)).flatten(1)
+        total, index = select(torch.cat([best + more, end[..., None]], -1).flatten(1), lent, beam)
+        parent, column = index // (count + 1), index % (count + 1)
+        ends = (column == count) & (total > -torch.inf)
+        for b, k in ends.nonzero().tolist():
+            found[b].append((float(total[b, k]), tokens[b, parent[b, k], 1:].tolist()))
+        total = total.masked_fill(column == count, -torch.inf)
+        if _done(found, total, beam, 0.0 if fusion is None else SLACK):
+            break
+        place = parent * count + column.clamp(max=count - 1)
+        token = candidates.flatten(1).gather(1, place)
+        tokens = torch.cat([rows(tokens, parent), token[..., None]], -1)
+        attended = following.gather(2, candidates).flatten(1).gather(1, place)
+        alive = total > -torch.inf
+        added = more.flatten(1).gather(1, place)
+        past = trees.map_tree(lambda x, parent=parent: rows(x, parent), past)
+        if prefixes is not None:
+            prefixes = prefixes.extend(parent, token)
+        if extended is not None:
+            fused = trees.map_tree(lambda x, place=place: rows(x, place), extended)
+        if fusion is not None:
+            neural = fusion.follow(neural, parent, token)
+    return [[text for _, text in sorted(texts, key=lambda t: -t[0])[:beam]] or [[]] for texts in found]
+
+
+def _weighed(share: Tensor, scores: Tensor) -> Tensor:
+    """Nothing times minus infinity is nothing here."""
+    return torch.where(share > 0, share * scores, 0.0)
+
+
+def _done(found: list[list[tuple[float, list[int]]]], total: Tensor, beam: int, slack: float) -> bool:
+    """No text that goes on can still be among the best of its utterance: scores only fall."""
+    for texts, best in zip(found, total.amax(1).tolist(), strict=True):
+        kth = sorted((score for score, _ in texts), reverse=True)[beam - 1 : beam]
+        if best > -torch.inf and not (kth and best <= kth[0] - slack):
+            return False
+    return True
