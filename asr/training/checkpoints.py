@@ -56,6 +56,11 @@ class RunFolder:
     def bundle(self) -> Path:
         return self.path / "bundle"
 
+    @property
+    def before(self) -> Path:
+        """Word error rates of the model that the run began with, by dev manifest."""
+        return self.path / "before.json"
+
     def save(self, trainer: pl.Trainer, *, best: bool = False) -> None:
         """Write `last.ckpt`, and make it `best.ckpt` too. Whatever happens meanwhile, the names stand for whole files.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from asr.dataset import SpecAugmentConfig
+from asr.training.fine_tune import FineTuneConfig
 
 __all__ = ["ConsistencyConfig", "TrainConfig"]
 
@@ -69,6 +70,8 @@ class TrainConfig:
     # Modules' own schedules (dropout, Balancer) count batches; set, they count batches of so many seconds of speech.
     # icefall's schedules are tuned for 600. A run that begins with a trained model (`--from`) is past them all.
     scheduled_batch_seconds: float | None = None
+
+    fine_tune: FineTuneConfig = FineTuneConfig()  # of a run that begins with a model
 
     validate_batches: int | None = None  # None: after every epoch
     validate_minutes: float | None = None

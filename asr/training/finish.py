@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from asr.errors import DataError
 from asr.training.average import span_average
 from asr.training.checkpoints import RunFolder, Snapshot
+from asr.training.fine_tune import merge
 from asr.training.recipe import Recipe, dev_loader, load_run, load_weights, subject_of
 from asr.training.subject import Subject
 
-__all__ = ["average", "spans"]
+__all__ = ["average", "by_domain", "spans"]
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +79,34 @@ def average(
         chosen = "the last checkpoint"
     if recipe.data.dev:
         subject.calibrate(dev_loader(recipe, model.tokenizer))
+    if folder.before.exists():
+        chosen += "".join(f"\n- {line}" for line in _before_and_after(recipe, subject, folder))
+    merge(model)
     path = Path(out) if out is not None else folder.bundle
     model.save(path, card=_card(folder, recipe, subject, chosen))
     log.info("wrote %s", path)
     return path
+
+
+def by_domain(recipe: Recipe, subject: Subject) -> dict[str, float]:
+    """The score of each part of the dev set by itself: of old data and of new, say."""
+    tokenizer = subject.model.tokenizer
+    return {
+        str(path): subject.measure(dev_loader(recipe, tokenizer, part=i)).score
+        for i, path in enumerate(recipe.data.dev)
+    }
+
+
+def _before_and_after(recipe: Recipe, subject: Subject, folder: RunFolder) -> list[str]:
+    before, after = json.loads(folder.before.read_text(encoding="utf-8")), by_domain(recipe, subject)
+    lines = [
+        f"{path}: {subject.tell(before[path])} before, {subject.tell(rate)} after"
+        for path, rate in after.items()
+        if path in before
+    ]
+    for line in lines:
+        log.info("%s", line)
+    return lines
 
 
 def _card(folder: RunFolder, recipe: Recipe, subject: Subject, chosen: str) -> str:

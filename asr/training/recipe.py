@@ -12,7 +12,6 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from asr import bundle
 from asr import config as configuration
 from asr.bundle_files import load_tokenizer
 from asr.dataset import DataConfig, Loader, SpecAugmentConfig, Spectral
@@ -26,6 +25,7 @@ from asr.model import Model, ModelConfig
 from asr.tokenizer import Kind, Tokenizer
 from asr.training.checkpoints import RunFolder
 from asr.training.config import TrainConfig
+from asr.training.fine_tune import adapt, compatible, inherit
 from asr.training.processes import rank, world_size
 from asr.training.speech import Speech
 from asr.training.subject import Subject
@@ -132,7 +132,8 @@ def build(
     begun = None if start is None or resumed else _begin(recipe, start)
     tokenizer = _stored_tokenizer(folder) if resumed else None
     if tokenizer is None:
-        tokenizer = begun.tokenizer if begun is not None else _new_tokenizer(recipe, leave_out)
+        keep = begun is not None and recipe.train.fine_tune.tokenizer == "keep"
+        tokenizer = begun.tokenizer if begun is not None and keep else _new_tokenizer(recipe, leave_out)
         if not rank():
             (folder.path / f"tokenizer.{tokenizer.kind}").write_bytes(tokenizer.to_bytes())
     if not rank():
@@ -140,7 +141,9 @@ def build(
     torch.manual_seed(recipe.train.seed)
     model = _model(recipe, tokenizer)
     if begun is not None:
-        model.load_state_dict(begun.state_dict())
+        log.info("beginning with the weights of %s", start)
+        inherit(model, begun)
+    adapt(model, recipe.train.fine_tune)
     return model
 
 
@@ -176,19 +179,12 @@ def _begin(recipe: Recipe, start: Path) -> Model | NeuralLM:
         if language_model.config != recipe.model:
             raise ConfigError(f"model: not that of {start}, whose weights would have no place")
         return language_model
-    model = bundle.load(start)
-    if model.tokenizer.kind != recipe.tokenizer.kind:
+    model = compatible(recipe.model, start)
+    if recipe.train.fine_tune.tokenizer == "keep" and model.tokenizer.kind != recipe.tokenizer.kind:
         raise ConfigError(
-            f"tokenizer.kind: {recipe.tokenizer.kind}, but {start} has a tokenizer of kind {model.tokenizer.kind}; "
-            "training goes on with the tokenizer of the model that it begins with"
+            f"tokenizer.kind: {recipe.tokenizer.kind}, but that of {start} is {model.tokenizer.kind}; say so, or train "
+            "a new one with train.fine_tune.tokenizer=new"
         )
-    for part in ("features", "encoder", "transducer", "ctc"):
-        if getattr(model.config, part) != getattr(recipe.model, part):
-            raise ConfigError(
-                f"model.{part}: not that of {start}, whose weights would have no place; take over `model` from its "
-                "config.yaml"
-            )
-    log.info("beginning with the weights and the tokenizer of %s", start)
     return model
 
 
@@ -215,13 +211,17 @@ def train_loader(
     )
 
 
-def dev_loader(recipe: Recipe, tokenizer: Tokenizer) -> Loader | Texts:
-    """Speech: at most `train.validate_utterances` of the dev set, spread evenly over it; texts: all."""
+def dev_loader(recipe: Recipe, tokenizer: Tokenizer, *, part: int | None = None) -> Loader | Texts:
+    """Speech: at most `train.validate_utterances` of the dev set, spread evenly over it; texts: all.
+
+    part: only the file of this number of the dev set.
+    """
+    chosen = slice(None) if part is None else slice(part, part + 1)
     if isinstance(recipe, LanguageModelRecipe):
-        return Texts(recipe.data.dev, recipe.data, tokenizer, training=False)
+        return Texts(recipe.data.dev[chosen], recipe.data, tokenizer, training=False)
     # One process reads: the batches are few, and the trainer's cores are busy with them.
     config = replace(recipe.data, workers=min(recipe.data.workers, 1))
-    return spread_loader(recipe.data.dev, config, tokenizer, limit=recipe.train.validate_utterances)
+    return spread_loader(recipe.data.dev[chosen], config, tokenizer, limit=recipe.train.validate_utterances)
 
 
 def load_run(folder: RunFolder) -> tuple[Recipe, Model | NeuralLM]:
@@ -235,6 +235,7 @@ def load_run(folder: RunFolder) -> tuple[Recipe, Model | NeuralLM]:
     if tokenizer is None:
         raise DataError(f"{folder.path}: the run's tokenizer is missing; copy the whole folder")
     model = _model(recipe, tokenizer)
+    adapt(model, recipe.train.fine_tune)
     load_weights(model, folder, folder.last)
     return recipe, model
 

@@ -130,11 +130,12 @@ class Task(pl.LightningModule):
         return optimizer
 
     def configure_optimizers(self) -> ScaledAdam | AdamW:
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         match self.config.optimizer:
             case "scaled_adam":
-                return ScaledAdam(self.model.parameters(), self.rate, clipping_scale=self.config.clip)
+                return ScaledAdam(trained, self.rate, clipping_scale=self.config.clip)
             case "adamw":
-                return AdamW(self.model.parameters(), self.rate, clip=self.config.clip)
+                return AdamW(trained, self.rate, clip=self.config.clip)
 
     def transfer_batch_to_device(self, batch: Item, device: torch.device, dataloader_idx: int) -> Item:
         return replace(batch, batch=batch.batch.to(device))

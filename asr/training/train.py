@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from asr.paths import preset
 from asr.training.bar import Bar
 from asr.training.callbacks import Clock, Keeper, Logs, Validation
 from asr.training.checkpoints import RunFolder
-from asr.training.finish import average
+from asr.training.finish import average, by_domain
 from asr.training.processes import rank
 from asr.training.recipe import (
     Recipe,
@@ -94,6 +95,13 @@ def fit(recipe: Recipe, folder: RunFolder, console: Console, *, start: Path | No
     loader = train_loader(recipe, model.tokenizer, leave_out=bad)
     task = Task(subject_of(recipe, model), c, run_dir=folder.path)
     task.progress.trained = start is not None
+    if start is not None and not folder.last.exists() and not rank():
+        model.eval()
+        before = by_domain(recipe, task.subject)
+        folder.before.write_text(json.dumps(before, indent=1) + "\n", encoding="utf-8")
+        for path, rate in before.items():
+            log.info("%s: %s before", path, task.subject.tell(rate))
+        model.train()
     if folder.last.exists():
         checkpoint = folder.load(folder.last)
         task.on_load_checkpoint(checkpoint)

@@ -155,3 +155,58 @@ def test_two_views_agree_after_plain_epochs(recipe: Path, tmp_path: Path):
         train(recipe, ["train.consistency={time_masking: 8}"], out=out)
     with pytest.raises(ConfigError, match=r"model\.ctc is null"):
         train(recipe, ["train.consistency={}", "model.ctc=null"], out=out)
+
+
+def test_fine_tuning(recipe: Path, tmp_path: Path):
+    first = bundle.load(train(recipe, ["train.epochs=1"], out=tmp_path / "first"))
+    start, out = tmp_path / "first/bundle", tmp_path / "second"
+    lora = "train.fine_tune={freeze: [heads.ctc.], lora: {rank: 2}}"
+    path = train(recipe, ["train.epochs=1", lora], out=out, start=start)
+    train(recipe, ["train.epochs=2", lora], out=out, start=start)
+    second = bundle.load(path)
+    moved = {
+        name
+        for name, parameter in second.named_parameters()
+        if not torch.allclose(parameter, first.get_parameter(name), rtol=0, atol=1e-7)
+    }
+    linear = {
+        f"encoder.{name}.weight"
+        for name, module in first.encoder.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    assert {name for name in moved if name.startswith("encoder.")} <= linear and moved & linear
+    assert not {name for name in moved if name.startswith("heads.ctc.")}
+    assert any(name.startswith("heads.transducer.") for name in moved)
+    for name in sorted(moved & linear):
+        change = second.get_parameter(name) - first.get_parameter(name)
+        assert torch.linalg.matrix_rank(change, atol=1e-5, rtol=0) <= 2
+    assert "word errors before" in (path / "card.md").read_text()
+    with pytest.raises(ConfigError, match=r"no parameter is called heads.lstm...; there are encoder"):
+        train(recipe, ["train.fine_tune={freeze: [heads.lstm]}"], out=tmp_path / "third", start=start)
+    with pytest.raises(ConfigError, match="nothing is left to be trained"):
+        train(recipe, ["train.fine_tune={freeze: [encoder., heads.]}"], out=tmp_path / "fourth", start=start)
+
+
+def test_a_new_tokenizer_keeps_what_it_knows(recipe: Path, tmp_path: Path):
+    first = bundle.load(train(recipe, ["train.epochs=1"], out=tmp_path / "first"))
+    cuts = CutSet.from_file(tmp_path / "train.jsonl.gz").to_eager()
+    for cut in cuts:
+        cut.supervisions[0].text = cut.supervisions[0].text.replace("a", "x")
+    cuts.to_file(tmp_path / "other.jsonl.gz")
+    other = tmp_path / "other.jsonl.gz"
+    changes = [
+        f"data.train=[{other}]",
+        f"data.dev=[{other}]",
+        "train.fine_tune.tokenizer=new",
+        "train.base_lr=1e-12",
+    ]
+    second = bundle.load(
+        train(recipe, ["train.epochs=1", *changes], out=tmp_path / "second", start=tmp_path / "first/bundle")
+    )
+    for piece in "bcd":
+        old, new = first.tokenizer.encode(piece)[-1], second.tokenizer.encode(piece)[-1]
+        for name in ("heads.ctc.output.weight", "heads.transducer.predictor.embedding.weight"):
+            torch.testing.assert_close(
+                second.get_parameter(name)[new], first.get_parameter(name)[old], atol=1e-5, rtol=0
+            )
+    assert second.tokenizer.encode("x")
