@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import math
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
 
+from asr.bundle_files import load_tokenizer
 from asr.language_model import ngram
 from asr.language_model.estimate import estimate
+from asr.search.phrases import as_written
 from tests.search.lattices import tokenizer
 
 LETTERS = tokenizer("abc")
@@ -59,3 +63,30 @@ def by_hand(said: str, item: str, order: int) -> float:
 def test_order_is_at_least_one(tmp_path: Path):
     with pytest.raises(ValueError, match="order must be at least 1"):
         estimate(TEXTS, tmp_path / "lm.arpa", order=0)
+
+
+def test_the_tool_makes_one_of_a_model_s_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root, path = Path(__file__).parents[2], tmp_path / "bigram.arpa"
+    (tmp_path / "texts.txt").write_text("SEVEN THREE\nTHREE\n")
+    model = root / "data/models/mini"
+    words = [
+        "ngram.py",
+        str(tmp_path / "texts.txt"),
+        "--model",
+        str(model),
+        "--order",
+        "2",
+        "--out",
+        str(path),
+    ]
+    monkeypatch.setattr("sys.argv", words)
+    runpy.run_path(str(root / "tools/ngram.py"), run_name="__main__")
+    tokenizer = load_tokenizer(model)
+    found = ngram.load(str(path), tokenizer, torch.device("cpu"))
+    assert found.unit == "tokens"
+    tokens = tokenizer.encode(as_written("three", tokenizer))
+    scores, history = [], found.start[None]
+    for token in tokens:
+        score, history = found.score(history, torch.tensor([token]))
+        scores.append(float(score))
+    assert sum(scores) > math.log(0.1)

@@ -13,7 +13,8 @@ from asr.heads.predictors import LabelEncoderConfig, LSTMConfig
 from asr.language_model import load
 from asr.language_model.neural import NeuralConfig, NeuralLM
 from asr.search.config import SearchConfig
-from asr.state import map_tree
+from asr.search.plan import Plan
+from asr.state import map_tree, stack, unstack
 from tests.models import small_model
 from tests.search.lattices import ALL, agree, every_text, frames, head_of, search, text, tokenizer
 from tests.search.test_language_model import TOKENS, by_hand
@@ -133,6 +134,29 @@ def test_cuts_and_company_do_not_matter(lm: tuple[str, NeuralLM], kind: str, bea
         (alone,) = search(head, y[b : b + 1, : int(lens[b])], lens[b : b + 1], [config], LETTERS)
         assert [text(h) for h in alone] == [text(h) for h in whole[b]]
         assert [h.score for h in alone] == pytest.approx([h.score for h in whole[b]], abs=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["ctc", "lstm"])
+def test_sessions_meet_and_part(lm: tuple[str, NeuralLM], kind: str):
+    """States of streams of different ages are stacked for a step, and cut apart after it."""
+    path, _ = lm
+    head, config = head_of(kind, LETTERS.size), SearchConfig(kind="beam", lm=path, lag_frames=40)
+    y, both, alone = frames((2, 30), 9), Plan([config] * 2, LETTERS), Plan([config], LETTERS)
+    lens = torch.tensor([10])
+    _, old = head.step(y[:1, :10], lens, head.init_state(1, alone), alone)
+    _, old = head.step(y[:1, 10:20], lens, old, alone)
+    _, met = head.step(
+        torch.cat([y[:1, 20:], y[1:, :10]]),
+        lens.expand(2),
+        stack([old, head.init_state(1, alone)]),
+        both,
+    )
+    old, new = unstack(met)
+    _, new = head.step(y[1:, 10:], torch.tensor([20]), new, alone)
+    wanted = search(head, y, torch.tensor([30, 30]), [config] * 2, LETTERS)
+    for state, one in ((old, wanted[0]), (new, wanted[1])):
+        agree(head.finish(state, alone)[0], one)
 
 
 @pytest.mark.parametrize("kind", HEADS)

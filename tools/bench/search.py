@@ -1,7 +1,7 @@
 """Speed of every search: utterances a second and real-time factor, batched and one at a time.
 
     python tools/bench/search.py data/mini/dev.jsonl.gz
-    python tools/bench/search.py data/an4/test.jsonl.gz --model runs/an4/bundle --lm an4.arpa --limit 40 --threads 2
+    python tools/bench/search.py data/an4/test.jsonl.gz --model runs/an4/bundle --lm an4.arpa --lm runs/an4-lm/bundle
 
 The encoder runs once, before; its own time is the first line. Frames as offline, in full context.
 """
@@ -25,7 +25,7 @@ from asr.paths import embedded_model
 from asr.search.config import SearchConfig
 
 
-def searches(lm: str | None) -> dict[str, SearchConfig]:
+def searches(lms: list[str]) -> dict[str, SearchConfig]:
     phrases = tuple(f"word {i}" for i in range(100))
     found = {
         "greedy": SearchConfig(),
@@ -34,7 +34,10 @@ def searches(lm: str | None) -> dict[str, SearchConfig]:
         "beam 8": SearchConfig(kind="beam", beam=8),
         "beam 4, 100 phrases": SearchConfig(kind="beam", phrases=phrases),
     }
-    return found | ({"beam 4, language model": SearchConfig(kind="beam", lm=lm)} if lm else {})
+    for lm in lms:  # a file of n-grams, or the bundle of a neural model
+        kind = "neural LM" if Path(lm).is_dir() else "n-gram LM"
+        found[f"beam 4, {kind}"] = SearchConfig(kind="beam", lm=lm)
+    return found
 
 
 def timed(do: Callable[[], Any], repeats: int) -> tuple[float, Any]:
@@ -51,7 +54,7 @@ def main() -> None:
     )
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--lm")
+    parser.add_argument("--lm", action="append", default=[])
     parser.add_argument("--limit", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
