@@ -56,10 +56,16 @@ def _kinds(formats: str, known: Sequence[str]) -> tuple[str, ...]:
 
 
 def search_of(
-    *, beam: int | None, phrases: Path | None, lm: Path | None, lm_scale: float
+    *,
+    beam: int | None,
+    phrases: Path | None,
+    lm: Path | None,
+    lm_scale: float,
+    rescoring: bool = False,
+    ctc_weight: float = SearchConfig.ctc_weight,
 ) -> SearchConfig | None:
     """The search that a command line asks for. Raises DataError for a file of phrases that cannot be read."""
-    if beam is None and phrases is None and lm is None:
+    if beam is None and phrases is None and lm is None and not rescoring:
         return None
     lines: tuple[str, ...] = ()
     if phrases is not None:
@@ -70,13 +76,14 @@ def search_of(
                 f"{phrases}: cannot be read ({error}); give a text file in UTF-8, a phrase a line"
             ) from error
         lines = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
-    kind = SearchConfig.kind if beam is None and lm is None else "beam"
+    hypotheses = beam is not None or lm is not None
     return SearchConfig(
-        kind=kind,
+        kind="rescoring" if rescoring else "beam" if hypotheses else SearchConfig.kind,
         beam=beam or SearchConfig.beam,
         phrases=lines,
         lm=str(lm) if lm else None,
         lm_scale=lm_scale,
+        ctc_weight=ctc_weight,
     )
 
 

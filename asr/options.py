@@ -10,12 +10,14 @@ import typer
 __all__ = [
     "BatchSeconds",
     "Beam",
+    "CTCWeight",
     "Fast",
     "Head",
     "LanguageModel",
     "LanguageModelScale",
     "Model",
     "Phrases",
+    "Rescoring",
     "argument",
     "load_model",
     "option",
@@ -36,7 +38,9 @@ Model = Annotated[
     Path | None,
     option("Model to use. Default: $RILL_MODEL, or the embedded one.", "--model", "-m", metavar="BUNDLE"),
 ]
-Head = Annotated[str | None, option("transducer, ctc or attention. Default: the model's first.", metavar="NAME")]
+Head = Annotated[
+    str | None, option("transducer, ctc or attention. Default: the model's first.", metavar="NAME")
+]
 Fast = Annotated[
     bool, option("Leave attention out, in a Branchformer trained with branch dropout.", "--fast")
 ]
@@ -54,6 +58,13 @@ LanguageModel = Annotated[
     ),
 ]
 LanguageModelScale = Annotated[float, option("How much it counts.", metavar="X")]
+Rescoring = Annotated[
+    bool,
+    option(
+        "Let the attention decoder choose among what CTC has heard. With --head attention.", "--rescoring"
+    ),
+]
+CTCWeight = Annotated[float, option("CTC's share in the scores of head attention, 0 to 1.", metavar="X")]
 BatchSeconds = Annotated[
     float,
     option("Seconds of audio in a batch: more is faster and takes more memory.", metavar="S"),

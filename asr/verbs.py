@@ -10,12 +10,14 @@ import typer
 from asr.options import (
     BatchSeconds,
     Beam,
+    CTCWeight,
     Fast,
     Head,
     LanguageModel,
     LanguageModelScale,
     Model,
     Phrases,
+    Rescoring,
     argument,
     load_model,
     option,
@@ -35,6 +37,8 @@ def transcribe(
     ] = None,
     head: Head = None,
     beam: Beam = None,
+    rescoring: Rescoring = False,
+    ctc_weight: CTCWeight = 0.3,
     phrases: Phrases = None,
     lm: LanguageModel = None,
     lm_scale: LanguageModelScale = 0.3,
@@ -67,7 +71,9 @@ def transcribe(
         audio=tuple(audio),
         latency_ms=latency,
         head=head,
-        search=search_of(beam=beam, phrases=phrases, lm=lm, lm_scale=lm_scale),
+        search=search_of(
+            beam=beam, phrases=phrases, lm=lm, lm_scale=lm_scale, rescoring=rescoring, ctc_weight=ctc_weight
+        ),
         words=words,
         formats=formats,
         out=out,
@@ -115,6 +121,8 @@ def evaluate(
         str | None, option("Heads to decode with. Default: all of the model's.", metavar="NAME,...")
     ] = None,
     beam: Beam = None,
+    rescoring: Rescoring = False,
+    ctc_weight: CTCWeight = 0.3,
     phrases: Phrases = None,
     lm: LanguageModel = None,
     lm_scale: LanguageModelScale = 0.3,
@@ -161,7 +169,14 @@ def evaluate(
             manifest,
             latencies=parse_latencies(latency, loaded.latencies),
             heads=None if head is None else head.split(","),
-            search=search_of(beam=beam, phrases=phrases, lm=lm, lm_scale=lm_scale),
+            search=search_of(
+                beam=beam,
+                phrases=phrases,
+                lm=lm,
+                lm_scale=lm_scale,
+                rescoring=rescoring,
+                ctc_weight=ctc_weight,
+            ),
             normalize=None
             if normalize is None
             else [name for name in normalize.split(",") if name != "none"],

@@ -28,7 +28,7 @@ __all__ = [
 
 PROTOCOL = 1
 CHANNELS = (1, 8)
-SEARCH = ("kind", "beam", "blank_penalty", "phrase_boost")  # what a client may choose of `SearchConfig`
+SEARCH = ("kind", "beam", "blank_penalty", "phrase_boost", "ctc_weight")  # a client's choices of `SearchConfig`
 PHRASES, PHRASE_LENGTH = 2000, 200
 LONGEST_INTERVAL = 60.0
 _AUDIO = ("sample_rate", "encoding", "channels")

@@ -150,13 +150,15 @@ def test_start_of_the_native_protocol() -> None:
     assert start.options.search == SearchConfig(kind="beam", beam=8, phrase_boost=2, phrases=("fox", "Dog"))
     said = json.loads(echo.message)
     assert said["phrases"] == ["fox", "Dog"]
-    assert said["search"] == {"kind": "beam", "beam": 8, "blank_penalty": 0.0, "phrase_boost": 2}
+    assert said["search"] == {
+        "kind": "beam", "beam": 8, "blank_penalty": 0.0, "phrase_boost": 2, "ctc_weight": 0.3
+    }  # fmt: skip
     for fields, words in (
         ({"search": {"bean": 3}}, 'did you mean \\"beam\\"?'),
         ({"search": {"lm": "/etc/passwd"}}, "unknown field"),
         ({"search": {"beam": 2.5}}, "a whole number"),
         ({"search": {"beam": 65}}, "from 1 to 64"),
-        ({"search": {"kind": "best"}}, "greedy or beam"),
+        ({"search": {"kind": "best"}}, "greedy, beam or rescoring"),
         ({"search": 3}, "an object such as"),
         ({"phrases": "fox"}, "a list of up to"),
         ({"phrases": ["x" * 201]}, "a list of up to"),
