@@ -1,7 +1,8 @@
 """Endpointing by rules: where the running text is cut into segments.
 
 The three rules are Kaldi's (online2/online-endpoint.h: trailing silence without text, trailing silence after
-text, length), which sherpa-onnx numbers 1, 2 and 3 with the same defaults. What is ours: a cut is only ever a
+text, length), which sherpa-onnx numbers 1, 2 and 3 with the same defaults. What is ours: a fourth, which listens
+for voice itself, so that it may be quicker and is not fooled by a word that is drawn out; and a cut is only ever a
 cut in the text. The acoustic state runs on untouched, so that endpointing cannot change a single token.
 
 Time is counted in the model's output frames since the stream began. An emission is checked at its own frame,
@@ -22,17 +23,19 @@ Reason = Literal["silence", "no_text", "length"]
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """When a segment ends, in seconds. `None` turns a silence rule off; length always holds, as it bounds
-    memory.
+    memory. `voice`: neither a voice nor a token for so long after text; it needs a detector (`streaming.voice`).
     """
 
     silence: float | None = 1.2
     no_text: float | None = 2.4
+    voice: float | None = None
     length: float = 20.0
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
             ("silence", self.silence, 0.1, 60.0),
             ("no_text", self.no_text, 0.1, 60.0),
+            ("voice", self.voice, 0.1, 60.0),
             ("length", self.length, 1.0, 120.0),
         ):
             if value is not None and not low <= value <= high:
@@ -52,6 +55,7 @@ class Endpointer:
         """These rules hold from now on, for the running segment, too."""
         self._silence = _frames(rules.silence, self._frame_seconds)
         self._no_text = _frames(rules.no_text, self._frame_seconds)
+        self._voice = _frames(rules.voice, self._frame_seconds)
         self._length = _frames(rules.length, self._frame_seconds)
 
     @property
@@ -65,13 +69,18 @@ class Endpointer:
             self._start = frame
         self._last = frame
 
-    def check(self, frame: int) -> Reason | None:
+    @property
+    def after(self) -> int | None:
+        """The frame after the running segment's last token."""
+        return None if self._last is None else self._last + 1
+
+    def check(self, frame: int, *, quiet: int = 0) -> Reason | None:
         """The rule that ends the running segment, if nothing was emitted from its last token up to before
-        `frame`.
+        `frame`. `quiet`: frames of the longest stretch without a voice in between.
         """
         if self._last is None:
             return "no_text" if frame - self._start >= self._no_text else None
-        if frame - self._last - 1 >= self._silence:
+        if frame - self._last - 1 >= self._silence or quiet >= self._voice:
             return "silence"
         return "length" if frame - self._start >= self._length else None
 

@@ -32,6 +32,7 @@ from streaming.events import Ended, Event, Final, Options, Partial, PhrasesRefus
 from streaming.fifo import Fifo
 from streaming.load import Kind
 from streaming.segment import Segment, text_of
+from streaming.voice import Voice
 
 if TYPE_CHECKING:
     from asr.heads import Emission
@@ -77,6 +78,7 @@ class Session:
         self._fifo = Fifo(max(room, 2 * self._first) + self._flush)
         self._decoder = decoder(options)
         self._endpointer = Endpointer(options.endpointing, frame_seconds=engine.frame_seconds)
+        self._voice = None if options.endpointing.voice is None else Voice()
         phrases = None
         self.notices: list[Event] = []
         """What there is to say before any audio."""
@@ -122,6 +124,10 @@ class Session:
         All that makes its state stays as it was: model, latency, head, search and the form of the audio.
         """
         self._endpointer.change(options.endpointing)
+        if options.endpointing.voice is None:
+            self._voice = None
+        elif self._voice is None:
+            self._voice = Voice(self._taken)
         self.options = replace(
             self.options,
             partials=options.partials,
@@ -170,6 +176,8 @@ class Session:
         samples = self._fifo.read(min(size, self._due))
         step = np.pad(samples, (0, size - len(samples)))
         self._taken += len(samples)
+        if self._voice is not None:
+            self._voice.push(samples)
         return step, len(samples)
 
     def accept(self, emissions: list[Emission], state: Any) -> list[Event]:
@@ -201,7 +209,7 @@ class Session:
 
     def _cut(self, frame: int, events: list[Event]) -> None:
         """End the running segment where a rule says so, before anything at `frame`."""
-        match self._endpointer.check(frame):
+        match self._endpointer.check(frame, quiet=self._quiet(frame)):
             case "silence":
                 pause = self._between(self._segment.last + 1, frame)
                 events += self._final(self._segment, speech_final=True, settled=pause)
@@ -218,6 +226,13 @@ class Session:
                     events += self._final(done, speech_final=False, settled=settled)
                     self._segment = rest
                     self._endpointer.restart(rest.first if rest else frame, last=rest.last if rest else None)
+
+    def _quiet(self, frame: int) -> int:
+        """Frames of the longest stretch without a voice since the running segment's last token."""
+        after, size = self._endpointer.after, self._frame_samples
+        if self._voice is None or after is None:
+            return 0
+        return self._voice.quiet(after * size, frame * size) // size
 
     def _close(self) -> list[Event]:
         self._closed = True

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from asr.audio import SAMPLE_RATE
 from asr.errors import ConfigError
+from streaming import voice
 from streaming.engine import Engine, named
 from streaming.protocols import Limits, Offer
 
@@ -78,6 +79,7 @@ def _offer(name: str, engine: Engine, settings: Settings) -> Offer:
         default_latency=default,
         default_head=engine.heads[0],
         limits=limits,
+        voice=voice.available(),
     )
 
 

@@ -46,7 +46,18 @@ def problems(command: str) -> list[str]:
             if program.is_file() and os.access(program, os.X_OK)
             else [f"{words[0]} is no program of the checkout"]
         )
-    if words and words[0] in {"python", "git", "pip", "cd", "curl", "docker", "apt", "kubectl", "nginx", "tensorboard"}:
+    if words and words[0] in {
+        "python",
+        "git",
+        "pip",
+        "cd",
+        "curl",
+        "docker",
+        "apt",
+        "kubectl",
+        "nginx",
+        "tensorboard",
+    }:
         return [
             f"{word} does not exist"
             for word in words[1:2]

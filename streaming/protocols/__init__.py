@@ -153,6 +153,8 @@ class Offer:
     default_latency: int
     default_head: str
     limits: Limits
+    voice: bool = False
+    """It can tell where somebody speaks: `Rules.voice`."""
     others: tuple[Offer, ...] = ()
 
     @property

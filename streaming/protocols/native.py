@@ -90,6 +90,7 @@ class Native(Dialect):
             "encodings": list(ENCODINGS),
             **_model(offer),
             "models": [_model(x) for x in (offer, *offer.others)],
+            "voice_activity": offer.voice,
             "limits": asdict(offer.limits),
         }
         return [Send(to_json(hello))]

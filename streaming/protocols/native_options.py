@@ -109,6 +109,10 @@ def given(message: dict[str, Any], offer: Offer) -> Options:
         search=_search(message.get("search"), message.get("phrases")),
         endpointing=_rules(message.get("endpointing")),
     )
+    if options.endpointing.voice is not None and not offer.voice:
+        raise RefusedError(
+            "bad_field", "endpointing.voice: this server has no voice activity detector; leave it out"
+        )
     chosen = {"latency_ms": latency, "head": head}
     return replace(options, **{name: value for name, value in chosen.items() if value is not None})
 
