@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from asr.convert.decoder import DECODER, attention, index, sos_eos
 from asr.convert.files import beside, read_tensors, read_yaml
 from asr.convert.place import ATTENTION, Converted, Rule, place
 from asr.convert.variants import settle
@@ -129,14 +130,21 @@ def convert(path: str | Path, tokenizer: str | Path | None = None) -> Converted:
     tensors = read_tensors(path)
     config = read_yaml(path.with_name("config.yaml"))
     encoder, rules = _encoder(str(config.get("encoder")), config.get("encoder_conf") or {})
-    if not any(name.startswith("ctc.") for name in tensors):
+    tokens = _tokens(path, config)
+    ends = [index(tokens, config.get(symbol, "<sos/eos>")) for symbol in ("sym_sos", "sym_eos")]
+    decoder = attention(config, tokens=len(tokens), boundary=sos_eos(*ends), epsilon=EPSILON)
+    heard = any(name.startswith("ctc.") for name in tensors)
+    if not heard and decoder is None:
         raise BundleError(f"{path}: has no CTC layer, and its other heads have no counterpart here")
-    features = FeaturesConfig(bins=_bins(config))
-    model = Model(
-        ModelConfig(features=features, encoder=encoder, transducer=None, ctc=CTCConfig()),
-        _tokenizer(path, config, tokenizer),
+    settings = ModelConfig(
+        features=FeaturesConfig(bins=_bins(config)),
+        encoder=encoder,
+        transducer=None,
+        ctc=CTCConfig() if heard else None,
+        attention=decoder,
     )
-    left_over = place(tensors, rules, model)
+    model = Model(settings, _tokenizer(path, config, tokens, tokenizer))
+    left_over = place(tensors, rules, model, parts={"decoder.": DECODER})
     return Converted(model.eval(), left_over, (FEATURES,))
 
 
@@ -220,7 +228,7 @@ def _branches(c: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tokenizer(path: Path, config: Mapping[str, Any], given: str | Path | None) -> Tokenizer:
+def _tokens(path: Path, config: Mapping[str, Any]) -> list[str]:
     tokens = config.get("token_list")
     if isinstance(tokens, str):
         file = beside(path, tokens)
@@ -229,6 +237,12 @@ def _tokenizer(path: Path, config: Mapping[str, Any], given: str | Path | None) 
         tokens = file.read_text(encoding="utf-8").splitlines()
     if not tokens:
         raise BundleError(f"{path.with_name('config.yaml')}: has no token_list")
+    return list(tokens)
+
+
+def _tokenizer(
+    path: Path, config: Mapping[str, Any], tokens: list[str], given: str | Path | None
+) -> Tokenizer:
     if config.get("token_type") != "bpe":
         return characters(tokens[1:])
     file = Path(given) if given else beside(path, config.get("bpemodel"))

@@ -52,9 +52,16 @@ def rename(name: str, rules: Sequence[Rule]) -> str:
 
 
 @torch.no_grad()
-def place(tensors: Mapping[str, Tensor], rules: Sequence[Rule], model: Model) -> tuple[str, ...]:
+def place(
+    tensors: Mapping[str, Tensor],
+    rules: Sequence[Rule],
+    model: Model,
+    *,
+    parts: Mapping[str, Sequence[Rule]] | None = None,
+) -> tuple[str, ...]:
     """Fill the model, and return the names of the tensors that it has no place for.
 
+    parts: rules for names that begin in some way, in place of `rules`.
     A tensor may have axes of length 1 more or less than ours: a convolution of one frame is a linear layer.
     Raises BundleError: a tensor of the model gets no values, or values of another shape.
     """
@@ -62,20 +69,21 @@ def place(tensors: Mapping[str, Tensor], rules: Sequence[Rule], model: Model) ->
     filled = dict.fromkeys(ours, Fraction(0))
     left_over = []
     for name, tensor in tensors.items():
-        new = rename(name, rules)
-        part, parts = map(int, found.groups()) if (found := PART.search(new)) else (0, 1)
+        own = (of for begin, of in (parts or {}).items() if name.startswith(begin))
+        new = rename(name, next(own, rules))
+        part, count = map(int, found.groups()) if (found := PART.search(new)) else (0, 1)
         new = PART.sub("", new)
         if new not in ours:
             left_over.append(name)
             continue
-        here = ours[new].chunk(parts)[part] if parts > 1 else ours[new]
+        here = ours[new].chunk(count)[part] if count > 1 else ours[new]
         if here.squeeze().shape != tensor.squeeze().shape:
             raise BundleError(
                 f"{name}: the checkpoint has shape {tuple(tensor.shape)}, the model {tuple(here.shape)}; "
                 f"the tokenizer has {model.tokenizer.size} tokens"
             )
         here.copy_(tensor.reshape(here.shape))
-        filled[new] += Fraction(1, parts)
+        filled[new] += Fraction(1, count)
     if missing := sorted(name for name, share in filled.items() if share != 1):
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise BundleError(f"the checkpoint has nothing for {', '.join(missing[:NAMED])}{more}")

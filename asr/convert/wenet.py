@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from asr.convert.decoder import DECODER, attention, sos_eos
 from asr.convert.espnet import CONFORMER
 from asr.convert.files import beside, read_tensors, read_yaml
 from asr.convert.place import Converted, Rule, place
@@ -70,17 +71,23 @@ def convert(path: str | Path, tokenizer: str | Path | None = None) -> Converted:
         raise BundleError(
             f"encoder: {config.get('encoder')!r} has no counterpart here; converted are: conformer"
         )
-    if not any(name.startswith("ctc.") for name in tensors):
+    vocabulary = _tokenizer(path, config, tokenizer)
+    last, special = vocabulary.size - 1, (config.get("tokenizer_conf") or {}).get("special_tokens") or {}
+    boundary = sos_eos(special.get("<sos>", last), special.get("<eos>", last))
+    decoder = attention(config, tokens=vocabulary.size, boundary=boundary)
+    heard = any(name.startswith("ctc.") for name in tensors)
+    if not heard and decoder is None:
         raise BundleError(f"{path}: has no CTC layer, and its other heads have no counterpart here")
     mean = "encoder.global_cmvn.mean"
     settings = ModelConfig(
         features=FeaturesConfig(bins=int(config["input_dim"]), high_hz=0.0, normalize=mean in tensors),
         encoder=_encoder(config.get("encoder_conf") or {}),
         transducer=None,
-        ctc=CTCConfig(),
+        ctc=CTCConfig() if heard else None,
+        attention=decoder,
     )
-    model = Model(settings, _tokenizer(path, config, tokenizer))
-    left_over = place(_ours(tensors, mean), NAMES, model)
+    model = Model(settings, vocabulary)
+    left_over = place(_ours(tensors, mean), NAMES, model, parts={"decoder.": DECODER})
     return Converted(model.eval(), left_over)
 
 

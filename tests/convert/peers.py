@@ -20,6 +20,7 @@ __all__ = [
     "archive",
     "assert_alone",
     "assert_close",
+    "assert_decoders",
     "config",
     "masked",
     "pickled",
@@ -95,6 +96,21 @@ def assert_alone(
         theirs = golden[f"alone.{i}.ctc_log_probs"][0]
         ours = model.heads["ctc"].log_probabilities(y[i, :length])
         assert_close(ours, theirs.roll(1, -1) if blank_last else theirs)
+
+
+@torch.inference_mode()
+def assert_decoders(model: Model, golden: dict[str, Tensor]) -> None:
+    """Each utterance's text scores as the peer's decoders have it, left to right and right to left."""
+    head = model.heads["attention"]
+    ways = {"decoder": head.decoder, "reverse": head.reverse_decoder}
+    for i, length in enumerate(golden["feature_lens"].tolist()):
+        y, y_lens = model.encoder(golden["features"][i : i + 1, :length], golden["feature_lens"][i : i + 1])
+        text = [token for token in golden[f"alone.{i}.text"].tolist() if token != head.config.sos_eos]
+        for name, decoder in ways.items():
+            if decoder is not None:
+                said = torch.tensor([[[head.config.sos_eos, *(text if name == "decoder" else text[::-1])]]])
+                scores, _ = decoder(said, decoder.remember(y, y_lens), decoder.begin(1, 1))
+                assert_close(scores[0, 0], golden[f"alone.{i}.{name}_log_probs"])
 
 
 @torch.inference_mode()

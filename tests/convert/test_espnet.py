@@ -48,6 +48,25 @@ def test_full_context(name: str, tmp_path: Path) -> None:
     peers.assert_alone(bundle.load(result.model.save(tmp_path / "bundle")), peers.values(f"espnet-{name}"))
 
 
+def test_the_attention_decoder(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, "attention")
+    path.write_bytes(peers.pickled(peers.tensors("espnet-attention")))
+    result = espnet.convert(path)
+    model = bundle.load(result.model.save(tmp_path / "bundle"))
+    peers.assert_decoders(model, peers.values("espnet-attention"))
+    assert result.left_over == () and model.config.attention.label_smoothing == 0.1
+    assert model.transcribe(torch.randn(16_000).numpy(), head="attention").duration == 1.0
+
+
+def test_what_cannot_be_converted_of_a_decoder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="decoder_conf.normalize_before: False has no counterpart"):
+        espnet.convert(checkpoint(tmp_path, "attention", decoder_conf={"normalize_before": False}))
+    with pytest.raises(BundleError, match="begin with token 2 and end with token 12"):
+        espnet.convert(checkpoint(tmp_path, "attention", sym_sos="▁a"))
+    left_over = espnet.convert(checkpoint(tmp_path, "attention", decoder="rnn")).left_over
+    assert "decoder.decoders.0.norm1.bias" in left_over
+
+
 def test_characters(tmp_path: Path) -> None:
     tokens = ["<blank>", "<unk>", "<space>", *"abcdefghi", "<sos/eos>"]
     tokenizer = espnet.convert(checkpoint(tmp_path, "conformer", token_list=tokens)).model.tokenizer

@@ -66,6 +66,23 @@ def test_what_cannot_be_converted_is_named(tmp_path: Path) -> None:
         wenet.convert(path)
 
 
+@pytest.mark.parametrize("name", ["attention", "attention-both-ways"])
+def test_attention_decoders(name: str, tmp_path: Path) -> None:
+    result = wenet.convert(checkpoint(tmp_path, name=f"wenet-{name}"))
+    model, golden = bundle.load(result.model.save(tmp_path / "bundle")), peers.values(f"wenet-{name}")
+    golden["features"] = model.features.normalize(golden["features"] - 2 * math.log(1 << 15))
+    assert result.left_over == ()
+    peers.assert_decoders(model, golden)
+    assert (model.config.attention.reverse_weight, model.config.attention.sos_eos) == (0.3, 12)
+
+
+def test_texts_begin_and_end_with_one_token(tmp_path: Path) -> None:
+    special = {"special_tokens": {"<sos>": 2, "<eos>": 12}}
+    path = checkpoint(tmp_path, name="wenet-attention", tokenizer_conf=special)
+    with pytest.raises(BundleError, match="begin with token 2 and end with token 12"):
+        wenet.convert(path)
+
+
 def test_units_are_the_tokens(tmp_path: Path) -> None:
     tokenizer = wenet.convert(checkpoint(tmp_path)).model.tokenizer
     assert tokenizer.size == 13

@@ -10,12 +10,14 @@ torch 2.13, models/squeezeformer/conv2d.py must take Union and Optional from typ
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 from common import BINS, features, randomise, write
 from torch import Tensor, nn
 from wenet.models.transformer.cmvn import GlobalCMVN
 from wenet.models.transformer.ctc import CTC
+from wenet.models.transformer.decoder import BiTransformerDecoder, TransformerDecoder
 from wenet.models.transformer.encoder import ConformerEncoder
 
 COMMIT = "015469960db73eb19c49a48c020d5ac9db69bae5"
@@ -80,6 +82,22 @@ random weights, with its global CMVN and CTC layer, in eval mode.
 Written by `tools/golden/from_wenet.py`."""
 
 
+DECODER = {"attention_heads": 2, "linear_units": 24, "num_blocks": 2, "dropout_rate": 0.1}
+DECODERS = {
+    "attention": (TransformerDecoder, "transformer", DECODER),
+    "attention-both-ways": (BiTransformerDecoder, "bitransformer", DECODER | {"r_num_blocks": 1}),
+}
+TEXTS = ([3, 4, 4, 5], [7, 2])  # of each utterance, without <sos/eos>
+ATTENTION = """{kind} of WeNet (Apache 2.0, commit {commit}) on random weights, over its ConformerEncoder, in eval mode.
+
+- `model.safetensors`, `config.yaml`: as in the other folders of WeNet.
+- `io.safetensors`: `features`, `feature_lens`; of utterance I by itself: `alone.I.text` (S,), and
+  `alone.I.decoder_log_probs` (S + 1, V) behind <sos/eos> and each of its tokens; `alone.I.reverse_log_probs`, of the
+  right-to-left decoder, if there is one, for the text from its end.
+
+Written by `tools/golden/from_wenet.py`."""
+
+
 class Whole(nn.Module):
     """The names of WeNet's ASRModel."""
 
@@ -118,8 +136,44 @@ def golden(name: str, seed: int) -> None:
             values[f"chunk{chunk}_left{left}.{k}"] = y
         y, _ = encoder.forward_chunk_by_chunk(x[:1], chunk, left)
         values[f"stream{chunk}_left{left}.encoder_out"] = y
-    weights = {k: v for k, v in model.state_dict().items() if not k.endswith("pos_enc.pe")}
-    config = {
+    about = ABOUT.format(commit=COMMIT, which=which)
+    save(name, model, values, description(conf), about)
+
+
+def save(name: str, model: nn.Module, values: dict[str, Tensor], config: dict[str, Any], about: str) -> None:
+    weights = {k: v for k, v in model.state_dict().items() if not k.endswith(".pe")}
+    write(f"wenet-{name}", weights=weights, values=values, config=config, about=about)
+
+
+@torch.inference_mode()
+def attention(name: str, seed: int) -> None:
+    kind, key, settings = DECODERS[name]
+    conf = CONFIG | {"num_blocks": 1}
+    encoder = ConformerEncoder(BINS, global_cmvn=GlobalCMVN(torch.zeros(BINS), torch.ones(BINS)), **conf)
+    model = Whole(encoder, CTC(len(UNITS), encoder.output_size()))
+    model.decoder = kind(len(UNITS), encoder.output_size(), **settings)
+    model.eval()
+    tables = {k: x.clone() for k, x in model.state_dict().items() if k.endswith(".pe")}
+    randomise(model, seed)
+    model.load_state_dict(model.state_dict() | tables)
+    encoder.global_cmvn.istd.copy_(0.5 + encoder.global_cmvn.istd.abs())
+    x, lens = features(seed)
+    values, end = {"features": x, "feature_lens": lens}, len(UNITS) - 1
+    for i, (length, text) in enumerate(zip(lens.tolist(), TEXTS, strict=True)):
+        y, mask = model.encoder(x[i : i + 1, :length], lens[i : i + 1], -1, -1)
+        ways = torch.tensor([[end, *text], [end, *reversed(text)]])
+        left, right, _ = model.decoder(y, mask, ways[:1], torch.tensor([len(text) + 1]), ways[1:], 0.5)
+        values[f"alone.{i}.text"] = torch.tensor(text)
+        values[f"alone.{i}.decoder_log_probs"] = left[0].log_softmax(-1)
+        if right.dim():
+            values[f"alone.{i}.reverse_log_probs"] = right[0].log_softmax(-1)
+    config = description(conf) | {"decoder": key, "decoder_conf": settings}
+    config["model_conf"] = {"ctc_weight": 0.3, "lsm_weight": 0.1, "reverse_weight": 0.3}
+    save(name, model, values, config, ATTENTION.format(kind=kind.__name__, commit=COMMIT))
+
+
+def description(conf: dict[str, Any]) -> dict[str, Any]:
+    return {
         "input_dim": BINS,
         "output_dim": len(UNITS),
         "encoder": "conformer",
@@ -134,11 +188,12 @@ def golden(name: str, seed: int) -> None:
         "dataset_conf": {"fbank_conf": {"num_mel_bins": BINS, "frame_shift": 10, "frame_length": 25}},
         "units": UNITS,
     }
-    about = ABOUT.format(commit=COMMIT, which=which)
-    write(f"wenet-{name}", weights=weights, values=values, config=config, about=about)
 
 
 if __name__ == "__main__":
     for number, one in enumerate(CASES):
         if not sys.argv[1:] or one in sys.argv[1:]:
             golden(one, number)
+    for number, one in enumerate(DECODERS, 20):
+        if not sys.argv[1:] or one in sys.argv[1:]:
+            attention(one, number)
