@@ -109,7 +109,9 @@ class Upload:
 
     async def _transcribe(self, form: Form) -> Response:
         offer = self._offer.named(form.model, form.language)
-        options = offer.options(encoding="f32le", latency_ms=offer.latencies[-1], partials=form.stream)
+        options = offer.options(
+            encoding="f32le", latency_ms=offer.latencies[-1], partials=form.stream, search=form.search
+        )
         self._runner.open(self.key, options)
         self._metrics.opened.labels("openai-rest").inc()
         sender = asyncio.create_task(self._send_audio(form.file))

@@ -15,11 +15,13 @@ Fields of the query:
     endpointing        milliseconds of silence that end speech, from 100; false for never; default: the server's
     utterance_end_ms   UtteranceEnd after such a pause, by the times of words
     vad_events         SpeechStarted with the first word
+    keyterm, keywords  again and again: phrases to be recognised more readily; weights above 0 are passed over
+    model, language    one of the server's, if it has it
 
-All others (model, language, punctuate, smart_format, keyterm, diarize, callback ...) are ignored. `Finalize` brings
-what has been heard so far, the last message with `from_finalize`, and recognition begins anew; an empty binary
-message is a CloseStream; `Configure` is answered with ConfigureFailure. `sha256` in Metadata stays empty. A query that
-will not do is answered with HTTP 400 and `err_code`, `err_msg`; a message, with `{"type": "Error"}` and a close frame.
+All others (punctuate, smart_format, diarize, callback ...) are ignored. `Finalize` brings what has been heard so far,
+the last message with `from_finalize`, and recognition begins anew; an empty binary message is a CloseStream;
+`Configure` is answered with ConfigureFailure. `sha256` in Metadata stays empty. A query that will not do is answered
+with HTTP 400 and `err_code`, `err_msg`; a message, with `{"type": "Error"}` and a close frame.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from streaming.protocols import (
     Start,
     close_reason,
     parse_object,
+    phrases,
     shown,
     to_json,
 )
@@ -220,6 +223,10 @@ class Deepgram(Dialect):
             fields = parse_qs(query, keep_blank_values=True, max_num_fields=200)
         except ValueError as error:
             raise self._bad("the query has too many fields") from error
+        terms = [*fields.get("keyterm", []), *map(phrases.weighted, fields.get("keywords", []))]
+        if not phrases.good(terms):
+            raise self._bad(f"keyterm and keywords must be {phrases.RULE}")
+        self._search = phrases.search(terms)
         return {name: values[0] for name, values in fields.items()}
 
     def _parse(self, fields: dict[str, str]) -> Options:
@@ -237,12 +244,13 @@ class Deepgram(Dialect):
         elif fields.get("endpointing", "true").lower() != "true":
             milliseconds = self._integer(fields, "endpointing", 0, 60_000) or 0
             rules = Rules(silence=max(100, milliseconds) / 1000)
-        return self._offer.options(
+        return self._offer.named(fields.get("model"), fields.get("language")).options(
             sample_rate=16_000 if rate is None or encoding == "container" else rate,
             encoding=cast("Encoding", encoding),
             channels=1 if encoding == "container" else self._integer(fields, "channels", 1, 8) or 1,
             partials=self._boolean(fields, "interim_results"),
             endpointing=rules,
+            search=self._search,
         )
 
     def _integer(self, fields: dict[str, str], name: str, low: int, high: int) -> int | None:

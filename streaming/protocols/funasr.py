@@ -12,9 +12,10 @@ Text in mode `online` and `2pass-online` is what is new since the last message, 
 `2pass-offline` replaces all that of its sentence. Both passes are one model, so the text differs in nothing but its
 times. Mode `offline` gets one message at the end, at the largest latency that the model offers. Where the client says
 `"is_end": true` with `"is_speaking": false`, an acknowledgement with `is_end` follows the last message. `wav_format`
-other than pcm means Opus in Ogg or WebM. `hotwords`, `itn`, `chunk_size` and all other fields are ignored, as are
-`svs_*`; times are in milliseconds. An error is a message with `is_end` and `error`, then a close frame. The text
-commands of `funasr-realtime` (START, STOP) are another protocol, and not spoken.
+other than pcm means Opus in Ogg or WebM. `hotwords` (a JSON object of phrases and weights in a text, or words with
+spaces between them) are recognised more readily, whatever their weights; `itn`, `chunk_size` and all other fields are
+ignored, as are `svs_*`; times are in milliseconds. An error is a message with `is_end` and `error`, then a close frame.
+The text commands of `funasr-realtime` (START, STOP) are another protocol, and not spoken.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from streaming.protocols import (
     Start,
     close_reason,
     parse_object,
+    phrases,
     shown,
     to_json,
 )
@@ -72,6 +74,7 @@ class FunASR(Dialect):
         self._offer = offer
         self._configured = self._open = False
         self._mode, self._name, self._rate, self._packed = "2pass", "demo", 16_000, False
+        self._phrases: list[str] = []
         self._recordings: deque[_Recording] = deque()
 
     def open(self) -> list[Action]:
@@ -132,9 +135,13 @@ class FunASR(Dialect):
             return f"audio_fs is {shown(rate)}; it must be a whole number from {RATES[0]} to {RATES[1]}"
         if not isinstance(name, str) or len(name) > 200:
             return f"wav_name is {shown(name)}; it must be a text of at most 200 characters"
+        words = request.get("hotwords", "")
+        if not isinstance(words, str) or not phrases.good(listed := phrases.mapped(words)):
+            return f"hotwords must be a JSON object in a text, or words: {phrases.RULE}"
         if self._open and (mode, rate) != (self._mode, self._rate):
             return "mode and audio_fs cannot change while is_speaking"
         self._mode, self._rate, self._name = mode, rate, name
+        self._phrases = listed if "hotwords" in request else self._phrases
         if form is not None and not self._open:
             self._packed = str(form).lower() != "pcm"
         self._configured = True
@@ -146,11 +153,12 @@ class FunASR(Dialect):
         self._open = True
         self._recordings.append(_Recording(self._mode, self._name))
         offline = self._mode == "offline"
-        fields = {"latency_ms": self._offer.latencies[-1]} if offline else {}
+        fields: dict[str, Any] = {"latency_ms": self._offer.latencies[-1]} if offline else {}
         options = self._offer.options(
             sample_rate=self._rate,
             encoding="container" if self._packed else "s16le",
             partials=not offline,
+            search=phrases.search(self._phrases),
             **fields,
         )
         return [Start(options)]

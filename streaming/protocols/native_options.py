@@ -13,6 +13,7 @@ from asr.search.config import SearchConfig
 from streaming.endpoint import Rules
 from streaming.events import ENCODINGS, Encoding, Options
 from streaming.protocols import Offer, parse_object, shown
+from streaming.protocols.phrases import RULE, good
 
 __all__ = [
     "CHANNELS",
@@ -29,7 +30,6 @@ __all__ = [
 PROTOCOL = 1
 CHANNELS = (1, 8)
 SEARCH = ("kind", "beam", "blank_penalty", "phrase_boost", "ctc_weight")  # a client's choices of `SearchConfig`
-PHRASES, PHRASE_LENGTH = 2000, 200
 LONGEST_INTERVAL = 60.0
 _AUDIO = ("sample_rate", "encoding", "channels")
 _STATE = ("model", "latency_ms", "head", "search")
@@ -172,9 +172,8 @@ def _search(value: Any, phrases: Any) -> SearchConfig:
     if not _integer(value.get("beam") or 0):
         raise _bad("search.beam", value["beam"], "a whole number")
     phrases = [] if phrases is None else phrases
-    short = isinstance(phrases, list) and len(phrases) <= PHRASES
-    if not short or not all(isinstance(x, str) and len(x) <= PHRASE_LENGTH for x in phrases):
-        raise _bad("phrases", phrases, f"a list of up to {PHRASES} texts of up to {PHRASE_LENGTH} characters")
+    if not good(phrases):
+        raise _bad("phrases", phrases, RULE)
     given = {name: one for name, one in value.items() if one is not None}
     try:
         return SearchConfig(**given, phrases=tuple(phrases))

@@ -14,8 +14,9 @@ Of `audio.input`: `format` (audio/pcm of any rate, audio/pcmu, audio/pcma) and `
 item is a segment of speech, which ends after `silence_duration_ms` or at a commit; with null, at a commit only, though
 its deltas come at once. semantic_vad is taken for server_vad. Deltas only add; where a long segment is cut, the last
 one may go beyond `transcript`, which holds. `transcription.model` or `.language` chooses a model of the server's by its
-name; other names mean its first. `noise_reduction`, `include`, `threshold`,
-`prefix_padding_ms` are sent back and ignored. The form of the beta (`transcription_session.update`) is spoken, too.
+name; other names mean its first. `transcription.keywords`, and what a `prompt` lists between commas, are recognised
+more readily. `noise_reduction`, `include`, `threshold`, `prefix_padding_ms` are sent back and ignored. The form of the
+beta (`transcription_session.update`) is spoken, too.
 
 An event that will not do is answered with an `error`, and the session goes on. Audio that cannot be decoded ends it:
 `error`, then a close frame.
@@ -32,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asr.audio import RATES
+from asr.search.config import SearchConfig
 from asr.text import join_words
 from streaming.endpoint import Rules
 from streaming.events import ENCODINGS, Encoding, Ended, Event, Failed, Final, Partial
@@ -44,6 +46,7 @@ from streaming.protocols import (
     Send,
     Start,
     parse_object,
+    phrases,
     shown,
     to_json,
 )
@@ -185,7 +188,7 @@ class OpenAI(Dialect):
         asked = self._input["transcription"]
         asked = asked if isinstance(asked, dict) else {}
         options = self._offer.named(asked.get("model"), asked.get("language")).options(
-            sample_rate=self._rate, encoding=self._encoding, endpointing=self._rules
+            sample_rate=self._rate, encoding=self._encoding, endpointing=self._rules, search=_search(asked)
         )
         return [Start(options), Audio(data[:whole])]
 
@@ -243,6 +246,8 @@ class OpenAI(Dialect):
             raise _EventError(
                 "invalid_value", "the buffer holds audio: commit or clear it first", f"{where}.format"
             )
+        asked = wanted["transcription"]
+        _search(asked if isinstance(asked, dict) else {})
         rules = _rules(wanted["turn_detection"], f"{where}.turn_detection")
         text = _text(wanted | {"include": include})
         if len(text) > 20_000 or text.count("{") + text.count("[") > 100:
@@ -338,6 +343,17 @@ def _text(value: Any) -> str:
         return to_json(value)
     except RecursionError:
         return "[" * 1000
+
+
+def _search(transcription: dict[str, Any]) -> SearchConfig:
+    """Of keywords, and of a prompt that lists some."""
+    keywords, prompt = transcription.get("keywords") or [], transcription.get("prompt") or ""
+    where = "session.audio.input.transcription"
+    if not isinstance(prompt, str):
+        raise _EventError("invalid_type", "a text is expected", f"{where}.prompt")
+    if not phrases.good(keywords):
+        raise _EventError("invalid_value", phrases.RULE, f"{where}.keywords")
+    return phrases.search([*keywords, *phrases.prompted(prompt)])
 
 
 def _rules(value: Any, where: str) -> Rules:

@@ -5,9 +5,10 @@
     response_format    json, text, srt, vtt, verbose_json
     timestamp_granularities[]   word, segment: of verbose_json
     stream             true: server-sent events, transcript.text.delta as words are found and transcript.text.done
+    keywords[], prompt phrases to be recognised more readily; of a prompt, what it lists between commas
 
-prompt, temperature, chunking_strategy, include[] and the rest are ignored; diarized_json is refused. Confidence
-stands in verbose_json as `avg_logprob`, of a segment's tokens. Recognised in chunks at the model's largest latency:
+temperature, chunking_strategy, include[] and the rest are ignored; diarized_json is refused. Confidence stands in
+verbose_json as `avg_logprob`, of a segment's tokens. Recognised in chunks at the model's largest latency:
 the text of `asr transcribe --latency` of it. Errors: HTTP 4xx and {"error": {"message", "type", "param", "code"}}.
 """
 
@@ -21,10 +22,11 @@ from email.parser import BytesHeaderParser
 from typing import Any
 
 from asr.errors import ProtocolError
+from asr.search.config import SearchConfig
 from asr.text import join_words
 from asr.transcript import Transcript
 from streaming.events import Event, Final, Partial
-from streaming.protocols import shown, to_json
+from streaming.protocols import phrases, shown, to_json
 from streaming.protocols.appended import Appended
 
 __all__ = ["Deltas", "Form", "RestError", "answer", "error_body", "parse_form"]
@@ -59,6 +61,7 @@ class Form:
     language: str = ""
     stream: bool = False
     granularities: tuple[str, ...] = ("segment",)
+    search: SearchConfig = SearchConfig()
 
 
 def parse_form(content_type: str, body: bytes) -> Form:
@@ -93,6 +96,9 @@ def parse_form(content_type: str, body: bytes) -> Form:
         raise RestError(
             "timestamp_granularities must be word, segment or both", param="timestamp_granularities"
         )
+    keywords = [x.decode(errors="replace") for x in fields.get("keywords", [])]
+    if not phrases.good(keywords):
+        raise RestError(f"keywords must be {phrases.RULE}", param="keywords")
     return Form(
         file=fields["file"][0],
         response_format=form,
@@ -100,6 +106,7 @@ def parse_form(content_type: str, body: bytes) -> Form:
         language=texts.get("language", ""),
         stream=stream in ("true", "1"),
         granularities=granularities,
+        search=phrases.search([*keywords, *phrases.prompted(texts.get("prompt", ""))]),
     )
 
 

@@ -9,8 +9,9 @@
 
 An answer is what is known when the audio comes: it does not wait for that audio to be recognised, so the words
 follow by a message or two, and the last answer holds all that had not been told. `{"reset": 1}` brings that last
-answer and the next audio begins anew. `phrase_list` and `model` are ignored; there are no speaker vectors. Of
-`max_alternatives` there is one. The protocol knows no errors: the close frame's reason names the remedy.
+answer and the next audio begins anew. `phrase_list` holds phrases to be recognised more readily; others are heard, too.
+`model` may name one of the server's models, never a path; there are no speaker vectors. Of `max_alternatives` there is
+one. The protocol knows no errors: the close frame's reason names the remedy.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ from streaming.protocols import (
     Start,
     close_reason,
     parse_object,
+    phrases,
     shown,
     to_json,
 )
 
 __all__ = ["Vosk"]
+
+_UNKNOWN = "[unk]"  # in a grammar: all that is not listed
 
 
 class Vosk(Dialect):
@@ -45,6 +49,7 @@ class Vosk(Dialect):
     def __init__(self, offer: Offer, query: str = "") -> None:
         self._offer = offer
         self._rate = 8000
+        self._phrases: list[str] = []
         self._words = True
         self._alternatives = False
         self._open = self._finished = False
@@ -92,7 +97,11 @@ class Vosk(Dialect):
         rate = config.get("sample_rate", self._rate)
         if not (isinstance(rate, int | float) and RATES[0] <= rate <= RATES[1]):
             return [_close(1008, "bad_field", f"sample_rate {shown(rate)}: from {RATES[0]} to {RATES[1]} Hz")]
-        self._rate = round(rate)
+        listed = config.get("phrase_list", self._phrases)
+        if not phrases.good(listed):
+            return [_close(1008, "bad_field", f"phrase_list must be {phrases.RULE}")]
+        self._rate, self._phrases = round(rate), [x for x in listed if x != _UNKNOWN]
+        self._offer = self._offer.named(config.get("model"))
         self._words = bool(config.get("words", self._words))
         self._alternatives = bool(config.get("max_alternatives", self._alternatives))
         return []
@@ -101,7 +110,8 @@ class Vosk(Dialect):
         if self._open:
             return []
         self._open = True
-        return [Start(self._offer.options(sample_rate=self._rate))]
+        options = self._offer.options(sample_rate=self._rate, search=phrases.search(self._phrases))
+        return [Start(options)]
 
     def _answer(self) -> str:
         return self._result() if self._finals else to_json({"partial": self._partial})

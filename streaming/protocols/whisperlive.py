@@ -8,9 +8,10 @@
     server  {"uid": "c1a2", "segments": [...]}, close frame
 
 Each message repeats the last `send_last_n_segments` (10; at most 50); one that is not `completed` may still change.
-`word_timestamps` adds `words`. The backend is named so because its clients keep the text of that one only. A
-`language` is sent back, not obeyed; `task`, `model`, `use_vad`, `hotwords`, `initial_prompt` and the rest are
-ignored. Before the server closes for a limit it sends `DISCONNECT`. Errors: `{"uid", "status": "ERROR", "message"}`.
+`word_timestamps` adds `words`. The backend is named so because its clients keep the text of that one only. `hotwords`
+(texts with commas between them) are recognised more readily; `model` or `language` chooses one of the server's models
+by its name; `task`, `use_vad`, `initial_prompt` and the rest are ignored. Before the server closes for a limit it sends
+`DISCONNECT`. Errors: `{"uid", "status": "ERROR", "message"}`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from streaming.protocols import (
     Start,
     close_reason,
     parse_object,
+    phrases,
     shown,
     to_json,
 )
@@ -100,11 +102,15 @@ class WhisperLive(Dialect):
         encoding = _FORMATS.get(str(request.get("audio_format", "float32")))
         if encoding is None:
             return self._error(f"audio_format must be one of {', '.join(_FORMATS)}")
+        words = request.get("hotwords") or ""
+        words = phrases.listed(words) if isinstance(words, str) else words
+        if not phrases.good(words):
+            return self._error(f"hotwords must be texts with commas between them, or {phrases.RULE}")
         self._uid = uid
         self._words = bool(request.get("word_timestamps", False))
         self._segments = deque(maxlen=min(count, _SEGMENTS))
         offer = self._offer.named(request.get("model"), request.get("language"))
-        options = offer.options(encoding=cast("Encoding", encoding))
+        options = offer.options(encoding=cast("Encoding", encoding), search=phrases.search(words))
         ready: dict[str, Any] = {"uid": uid, "message": "SERVER_READY", "backend": "faster_whisper"}
         return [Start(options), Send(to_json(ready))]
 
