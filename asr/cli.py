@@ -228,6 +228,13 @@ def describe(
     overrides: Annotated[
         list[str] | None, argument("Changes to the recipe: model.encoder.size=l", metavar="[KEY=VALUE]...")
     ] = None,
+    picture: Annotated[
+        Path | None,
+        option("Draw what gates or merge weights make of the recordings into a PNG file.", metavar="FILE"),
+    ] = None,
+    audio: Annotated[
+        list[str] | None, option("Recordings, or folders of them, for --picture.", metavar="AUDIO")
+    ] = None,
 ) -> None:
     """Show layers and parameters; for each latency what is seen, what a stream holds, and how much is computed.
 
@@ -238,7 +245,14 @@ def describe(
     """
     from asr.describe import describe as run
 
-    typer.echo(run(model, overrides or ()))
+    if picture is None:
+        typer.echo(run(model, overrides or ()))
+        return
+    from asr.bundle import load
+    from asr.inside import draw
+    from asr.paths import find_audio
+
+    typer.echo(draw(load(model), [one.path for one in find_audio(audio or ())], picture))
 
 
 @app.command()

@@ -80,6 +80,10 @@ class Gates:
         """(B,): the share of the blocks that ran, times the frames on which they might have."""
         return (self.open.mean(2) * self.frames).sum(1)
 
+    def by_utterance(self) -> Tensor:
+        """(B, N): the mean probabilities over each utterance's chunks."""
+        return (self.probabilities * self.frames[..., None]).sum(1) / self.frames.sum(1)[:, None]
+
 
 @dataclass(frozen=True)
 class GatedState:

@@ -1,10 +1,11 @@
 """What depth costs and gives: word errors and time of a model with `depth`, at several thresholds of its gates.
 
     python tools/bench/dynamic_depth.py exp/model data/mini/test.jsonl.gz
-    python tools/bench/dynamic_depth.py exp/model data/mini/test.jsonl.gz --latency 320 --picture gates.png
+    python tools/bench/dynamic_depth.py exp/model data/mini/test.jsonl.gz --latency 320
 
-Threshold 0 runs all blocks: what the same model does without its gates. The time is the encoder's and the search's,
-without reading files; machines are noisy, so each batch takes its fastest of `--repeats`.
+Threshold 0 runs all blocks: what the same model does without its gates. The time is the processor's, of the encoder and
+the search without reading files; machines are noisy, so each batch takes its fastest of `--repeats`. `asr describe
+BUNDLE --audio FILES --picture gates.png` draws the gates.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import asr
 from asr.audio import SAMPLE_RATE
 from asr.dataset import DataConfig
 from asr.encoders.dynamic_depth import GatedEncoder
 from asr.evaluate import Errors, count_errors, decode, spread_loader
-from asr.training.pictures import gates as picture
 
 
 def main() -> None:
@@ -37,7 +36,6 @@ def main() -> None:
     parser.add_argument("--batch-seconds", type=float, default=60.0)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")
-    parser.add_argument("--picture", type=Path, help="draw the gates' probabilities into this PNG file")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -55,7 +53,7 @@ def main() -> None:
     )
     batches = list(spread_loader((options.manifest,), config, model.tokenizer, limit=options.limit))
     speech = sum(float(batch.sample_lens.sum()) for batch in batches) / SAMPLE_RATE
-    blocks, seen = len(encoder.blocks), [torch.empty(0, len(encoder.blocks))]
+    blocks = len(encoder.blocks)
     print(f"{options.bundle}: {blocks} blocks, {speech / 60:.1f} min, latency {options.latency or 'offline'}")
     print("threshold  blocks run   share   WER %   S / D / I        seconds  real-time factor")
     for threshold in options.thresholds:
@@ -64,9 +62,9 @@ def main() -> None:
         for batch in batches:
             best = float("inf")
             for _ in range(options.repeats):
-                start = time.perf_counter()
+                start = time.process_time()
                 found = decode(model, batch.samples, batch.sample_lens, chunk=chunk, head=options.head)
-                best = min(best, time.perf_counter() - start)
+                best = min(best, time.process_time() - start)
             gates = encoder.depth.last
             assert gates is not None
             seconds += best
@@ -74,25 +72,12 @@ def main() -> None:
             frames += float(gates.frames.sum())
             texts = [model.tokenizer.decode([e.token for e in emissions]).lower() for emissions in found]
             errors += count_errors([text.lower() for text in batch.texts], texts)
-            if threshold == options.thresholds[0]:
-                seen.append(by_utterance(gates.probabilities, gates.frames))
         share = ran / frames
         counts = f"{errors.substitutions} / {errors.deletions} / {errors.insertions}"
         print(
             f"{threshold:9.2f} {blocks * share:11.2f} {share:7.3f} {100 * errors.rate:7.2f}   {counts:15s} "
             f"{seconds:8.2f} {seconds / speech:17.4f}"
         )
-    if options.picture is not None:
-        import matplotlib.image
-
-        matplotlib.image.imsave(
-            options.picture, picture(torch.cat(seen), threshold=encoder.depth.config.threshold)
-        )
-
-
-def by_utterance(probabilities: Tensor, frames: Tensor) -> Tensor:
-    """(B, n, N), (B, n) -> (B, N): the mean over an utterance's chunks."""
-    return (probabilities * frames[..., None]).sum(1) / frames.sum(1)[:, None]
 
 
 if __name__ == "__main__":
