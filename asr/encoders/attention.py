@@ -41,7 +41,8 @@ class Block:
 class Context:
     """What the frames of one step may see: made once a step, and shared by all layers at one frame rate.
 
-    chunk, left: frames; the chunk of full context is the whole step. padding: (B, U, 1), frames behind a stream's end.
+    chunk, left: frames; the chunk of full context is the whole step. padding: (B, U, 1), frames behind a stream's end,
+    of which `padded` says whether there are any.
     stale: (B, L, 1), cached frames from before the stream, or None where there are none. positions: (L + 2 G, D),
     encodings of key - query from -(L + G) to G - 1, for groups of G frames; or what other `Positions` make of them.
     """
@@ -49,6 +50,7 @@ class Context:
     chunk: int
     left: int
     padding: Tensor
+    padded: bool
     stale: Tensor | None
     blocks: tuple[Block, ...]
     positions: Tensor | None = None
@@ -74,6 +76,7 @@ class Context:
             chunk=size,
             left=left,
             padding=hidden[:, left:, None],
+            padded=bool((lens < frames).any()),
             stale=stale,
             blocks=_blocks(hidden if bool(hidden.any()) else None, frames, size, left, group, x),
             positions=None if positions is None else positions(left, group, position, x),

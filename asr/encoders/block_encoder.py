@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from asr.encoders.attention import Context
 from asr.encoders.base import FULL_CONTEXT, Chunk
+from asr.encoders.dropout import Dropout
 from asr.encoders.positions import Places, Positions, encodings
 from asr.encoders.subsampling import Subsampling, SubsamplingState
 
@@ -63,7 +64,7 @@ class BlockEncoder(nn.Module):
         self.front = front
         self.positions = encodings(positions, dim)
         self.places = Places(dim) if positions == "absolute" else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(blocks)
         self.layer_dims = (dim,) * len(self.blocks)
         self.norm_out = nn.Identity() if norm_out is None else norm_out

@@ -15,6 +15,7 @@ from asr.encoders.attention import Attention, Context
 from asr.encoders.base import Chunk
 from asr.encoders.cgmlp import CgMLP, GateActivation
 from asr.encoders.convolution import RightContext
+from asr.encoders.dropout import Dropout
 from asr.encoders.positions import Positions, check_chunks
 from asr.encoders.subsampling import Factor, Padding, Subsampling
 from asr.errors import ConfigError
@@ -90,7 +91,7 @@ class Branch(nn.Module):
 
     def __init__(self, layer: Attention | CgMLP, config: BranchesConfig) -> None:
         super().__init__()
-        self.norm, self.layer, self.dropout = config.norm(), layer, nn.Dropout(config.dropout)
+        self.norm, self.layer, self.dropout = config.norm(), layer, Dropout(config.dropout)
 
     def init_state(self, batch: int, left: int) -> Any:
         return self.layer.init_state(batch, left)

@@ -20,6 +20,7 @@ from asr.encoders.attention import Context
 from asr.encoders.base import FULL_CONTEXT, Chunk
 from asr.encoders.block_encoder import BlockEncoder
 from asr.encoders.branches import Branches, BranchesConfig, BranchesState
+from asr.encoders.dropout import Dropout
 from asr.errors import ConfigError
 
 __all__ = ["Branchformer", "BranchformerBlock", "BranchformerConfig"]
@@ -185,7 +186,7 @@ class BranchformerBlock(nn.Module):
                 self.merge = LearnedAverage(c.dim)
             case "fixed":
                 self.merge = FixedAverage(c.dim, weight)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
         self.norm_out = c.norm()
 
     def init_state(self, batch: int, left: int) -> BranchformerBlockState:

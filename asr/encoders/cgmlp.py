@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from asr.encoders.attention import Context
 from asr.encoders.convolution import ConvolutionState, DepthwiseConvolution, RightContext
+from asr.encoders.dropout import Dropout
 from asr.encoders.feed_forward import Activation, activate
 
 __all__ = ["CgMLP", "GateActivation"]
@@ -77,7 +78,7 @@ class CgMLP(nn.Module):
         self.gate = ConvolutionalGate(
             hidden, kernel, right=right, norm_epsilon=norm_epsilon, linear=linear, activation=activation
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.project_out = nn.Linear(hidden // 2, dim)
 
     def init_state(self, batch: int, left: int = 0) -> ConvolutionState:

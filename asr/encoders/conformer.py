@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from asr.encoders.attention import Attention, AttentionState, Context
 from asr.encoders.base import Chunk
 from asr.encoders.convolution import ConvolutionModule, ConvolutionState, RightContext
+from asr.encoders.dropout import Dropout
 from asr.encoders.dynamic_depth import DepthConfig, GatedEncoder
 from asr.encoders.feed_forward import Activation, FeedForward
 from asr.encoders.norm import Norm
@@ -133,7 +134,7 @@ class ConformerBlock(nn.Module):
         )
         self.norm_feed_forward_out, self.feed_forward_out = norm(), feed_forward()
         self.norm_out = norm()
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def init_state(self, batch: int, left: int) -> ConformerBlockState:
         return ConformerBlockState(self.attention.init_state(batch, left), self.convolution.init_state(batch))

@@ -48,7 +48,8 @@ class DepthwiseConvolution(nn.Module):
     def forward(
         self, x: Tensor, context: Context, state: ConvolutionState
     ) -> tuple[Tensor, ConvolutionState]:
-        x = x.masked_fill(context.padding, 0.0)
+        if context.padded:
+            x = x.masked_fill(context.padding, 0.0)
         past, none = state.past.to(x.dtype), self.weight.new_zeros(self.dim)
         bias = none if self.bias is None else self.bias
         seen = self.history + 1  # taps for this frame and those before it

@@ -18,6 +18,7 @@ from asr.encoders.attention import Context
 from asr.encoders.block_encoder import BlockEncoder
 from asr.encoders.branches import Branches, BranchesConfig, BranchesState
 from asr.encoders.convolution import ConvolutionState, DepthwiseConvolution
+from asr.encoders.dropout import Dropout
 from asr.encoders.feed_forward import Activation, FeedForward
 
 __all__ = ["EBranchformer", "EBranchformerBlock", "EBranchformerConfig"]
@@ -59,7 +60,7 @@ class ScaledFeedForward(nn.Module):
         self.scale = scale
         self.norm = c.norm()
         self.layer = FeedForward(c.dim, c.feed_forward_dim, activation=c.activation, dropout=c.dropout)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * self.dropout(self.layer(self.norm(x)))
@@ -102,7 +103,7 @@ class EBranchformerBlock(nn.Module):
         self.feed_forward_in = ScaledFeedForward(c, 0.5) if macaron else None
         self.branches = Branches(c)
         self.merge = Merge(c)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
         self.feed_forward_out = None
         if c.feed_forward != "none":
             self.feed_forward_out = ScaledFeedForward(c, 0.5 if macaron else 1.0)

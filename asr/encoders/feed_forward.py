@@ -7,6 +7,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from asr.encoders.dropout import Dropout
+
 __all__ = ["Activation", "FeedForward", "activate"]
 
 Activation = Literal["relu", "swish", "gelu"]
@@ -38,7 +40,7 @@ class FeedForward(nn.Module):
         self.activation: Activation = activation
         self.project_in = nn.Linear(dim, hidden, bias=bias)
         self.project_out = nn.Linear(hidden, dim, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.project_out(self.dropout(activate(self.project_in(x), self.activation)))

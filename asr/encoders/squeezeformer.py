@@ -25,6 +25,7 @@ from asr.encoders.attention import Attention, AttentionState, Context
 from asr.encoders.base import Chunk
 from asr.encoders.block_encoder import BlockEncoder
 from asr.encoders.convolution import ConvolutionState, DepthwiseConvolution, RightContext
+from asr.encoders.dropout import Dropout
 from asr.encoders.feed_forward import FeedForward
 from asr.encoders.norm import Norm, norm
 from asr.encoders.positions import RelativePositions, check_chunks
@@ -152,7 +153,7 @@ class SqueezeformerBlock(nn.Module):
         self.convolution = SqueezeformerConvolution(c.dim, c.kernel, right=c.convolution, norm_kind=c.norm)
         self.scale_feed_forward2, self.norm_feed_forward2 = Scale(c.dim), nn.LayerNorm(c.dim)
         self.feed_forward2 = feed_forward()
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def init_state(self, batch: int, left: int) -> SqueezeformerBlockState:
         return SqueezeformerBlockState(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from asr.encoders.base import Chunk
 from asr.errors import ConfigError
+from asr.native import strided_convolution
 
 __all__ = ["Factor", "Padding", "Subsampling", "SubsamplingState"]
 
@@ -79,8 +80,15 @@ class Stage(nn.Module):
             x = x.masked_fill(outside[:, :, None, None], 0.0)
         x = torch.cat([left.to(x.dtype), x], 1)
         left = x[:, x.shape[1] - self.left :].clone()  # a view would keep all of x
-        y = self.convolution(x.movedim(3, 1)).movedim(1, 3)[:, :, : self.width(x.shape[2])]
-        return F.relu(self.pointwise(y), inplace=True), left
+        columns, c = self.width(x.shape[2]), self.convolution
+        if isinstance(self.pointwise, nn.Linear):
+            assert c.bias is not None
+            y = strided_convolution(
+                x, c.weight, c.bias, stride=self.stride, before=self.beside[0], columns=columns
+            )
+            return F.relu(self.pointwise(y), inplace=True), left
+        y = F.relu(c(x.movedim(3, 1)), inplace=True)  # in place on a view, its gradient would be copied
+        return y.movedim(1, 3)[:, :, :columns], left
 
 
 class Subsampling(nn.Module):

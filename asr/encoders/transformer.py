@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from asr.encoders.attention import Attention, AttentionState, Context
 from asr.encoders.base import Chunk
+from asr.encoders.dropout import Dropout
 from asr.encoders.dynamic_depth import DepthConfig, GatedEncoder
 from asr.encoders.feed_forward import Activation, FeedForward
 from asr.encoders.positions import check_chunks
@@ -80,7 +81,7 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(c.dim, c.heads, head_dim=c.head_dim, dropout=c.attention_dropout)
         self.norm_feed_forward = nn.LayerNorm(c.dim)
         self.feed_forward = FeedForward(c.dim, c.feed_forward_dim, activation=c.activation, dropout=c.dropout)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def init_state(self, batch: int, left: int) -> AttentionState:
         return self.attention.init_state(batch, left)

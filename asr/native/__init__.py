@@ -9,6 +9,7 @@ from asr.native.depthwise import (
     stream_convolution,
 )
 from asr.native.library import available, reason
+from asr.native.strided import strided_convolution
 from asr.native.swoosh import swoosh, swoosh_l, swoosh_r
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "depthwise_convolution",
     "reason",
     "stream_convolution",
+    "strided_convolution",
     "swoosh",
     "swoosh_l",
     "swoosh_r",

@@ -46,6 +46,9 @@ _ARGUMENTS: dict[str, list[type]] = {
     "rill_gate": [*[c_void_p] * 4, *[c_int64] * 3, c_int],
     "rill_bypass": [*[c_void_p] * 4, *[c_int64] * 3, c_int],
     "rill_bypass_gradient": [*[c_void_p] * 7, *[c_int64] * 3, c_int],
+    "rill_dropout": [*[c_void_p] * 3, c_int64, c_int64, c_float, c_int],
+    "rill_strided": [*[c_void_p] * 4, *[c_int64] * 7, c_int],
+    "rill_strided_gradient": [*[c_void_p] * 6, *[c_int64] * 7, c_int],
     "rill_depthwise": [*[c_void_p] * 6, *[c_int64] * 9, c_int],
     "rill_depthwise_gradient": [*[c_void_p] * 10, *[c_int64] * 9, c_int],
 }

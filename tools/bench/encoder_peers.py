@@ -1,4 +1,5 @@
-"""The encoders of NeMo, ESPnet and icefall in the shapes of ours, for `encoders.py`; those that can be imported."""
+"""The encoders of NeMo, ESPnet and icefall in the shapes and with the dropouts of ours, for `encoders.py`; those that
+can be imported."""
 
 from __future__ import annotations
 
@@ -43,6 +44,7 @@ class Nemo(Peer):
             "feat_in": BINS,
             "ff_expansion_factor": 4,
             "xscaling": True,
+            "dropout_att": 0.1,
             "pos_emb_max_len": 5000,
             **shape,
         }
@@ -179,10 +181,11 @@ def _squeezeformer() -> Peer:
     return Nemo("SqueezeformerEncoder", False, subsampling="dw_striding", subsampling_factor=4, **shape)
 
 
-def _espnet(kind: str, module: str, **shape: Any) -> Peer:
+def _espnet(kind: Any, module: str, **shape: Any) -> Peer:
     from importlib import import_module
 
-    return Peer(getattr(import_module(f"espnet2.asr.encoder.{module}"), kind)(BINS, **shape))
+    kind = getattr(import_module(f"espnet2.asr.encoder.{module}"), kind)
+    return Peer(kind(BINS, attention_dropout_rate=0.1, **shape))
 
 
 def _branchformer() -> Peer:

@@ -19,6 +19,7 @@ idle machine with one thread. Below the table stand the ratios of ours to each p
 from __future__ import annotations
 
 import argparse
+import copy
 import resource
 import subprocess
 import sys
@@ -72,6 +73,9 @@ class Ours(Peer):
 
     def stepper(self, batch: int, milliseconds: int) -> Callable[[], object]:
         chunk, encoder = self.chunk(milliseconds), self.module
+        if hasattr(encoder, "pack"):  # as a server does
+            encoder = copy.deepcopy(encoder)
+            encoder.pack()
         size = chunk.frames * encoder.subsampling
         first = size + encoder.lookahead
         lens = torch.full((batch,), size)
