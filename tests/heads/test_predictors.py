@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from asr.errors import ConfigError
 from asr.heads import TransducerConfig
 from asr.heads.predictors import LabelEncoder, LabelEncoderConfig, LSTMConfig, StatelessConfig, build
 from asr.state import map_tree, stack, unstack, where
-from models import PREDICTORS
+from models import PREDICTORS, small_model
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 HERE = "model.transducer"
@@ -110,9 +111,11 @@ def test_keys_of_earlier_versions() -> None:
         read({"context": 3, "predictor": {"kind": "lstm"}})  # type: ignore[arg-type]
 
 
-def test_the_embedded_bundle_is_from_before() -> None:
-    text = Path("data/models/english/config.yaml").read_text()
-    assert "predictor_dim: 256" in text
-    model = asr.load("data/models/english")
-    assert model.config.transducer is not None
-    assert model.config.transducer.predictor == StatelessConfig(dim=256)
+def test_a_bundle_from_before_is_read(tmp_path: Path) -> None:
+    model = small_model("conformer")
+    path = model.save(tmp_path / "old") / "config.yaml"
+    now = r"    predictor:\n      kind: stateless\n      dim: (\d+)\n      context: (\d+)\n"
+    text, found = re.subn(now, r"    predictor_dim: \1\n    context: \2\n", path.read_text())
+    assert found == 1
+    path.write_text(text)
+    assert asr.load(path.parent).config == model.config
