@@ -1,12 +1,14 @@
 """How many live streams a server carries: N real sockets at the pace of speech, N raised until they come late.
 
-    python tools/bench/serve.py --model runs/english/bundle        # 320 ms chunks, 2 threads
-    python tools/bench/serve.py --size s                           # a Zipformer-S of random weights: speed only
-    python tools/bench/serve.py --size m --start 4 --max-batch 1   # one by one
+    python tools/bench/serve.py                                    # the embedded model, its first latency, 2 threads
+    python tools/bench/serve.py --size s --precision int8          # a Zipformer-S of random weights: speed only
+    python tools/bench/serve.py --size m --max-batch 1             # one by one, for comparison
 
-A stream is late when the 95th percentile of final latency, from the last audio sent to the last text, passes 500 ms.
-The server is a process of its own; its memory is that of all sessions over that of none. The clients run here and take
-CPU, too: on a machine of few cores the figures are a lower bound. Before, the engine is timed without a server.
+Streams are late when the 95th percentile of final latency, from the last audio sent to the last text, passes 500 ms.
+The first N is half of what the engine alone would carry; from there it grows until streams are late, and is then
+searched between, for `--minutes` at most. The server is a process of its own; its memory is that of all sessions over
+that of none. The clients run here and take CPU, too: on a machine of few cores the figures are a lower bound; where
+they are behind their own pace, it is said.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import socket
 import subprocess
@@ -33,9 +36,11 @@ import asr
 from asr import audio
 from asr.encoders import Chunk, ZipformerConfig
 from asr.model import Model, ModelConfig
+from asr.paths import embedded_model
 from asr.search.config import SearchConfig
 from asr.tokenizer import Tokenizer
-from streaming.engine import Batch, TorchEngine
+from streaming.engine import Batch, Engine, TorchEngine
+from streaming.engines import load_engines
 from streaming.protocols import Limits
 from streaming.server import Server, Settings, run
 
@@ -53,6 +58,8 @@ class Heard:
     first: list[float] = field(default_factory=list)
     words: list[float] = field(default_factory=list)
     final: list[float] = field(default_factory=list)
+    behind: list[float] = field(default_factory=list)
+    """The client itself, its audio."""
 
 
 def random_model(size: str) -> Model:
@@ -115,6 +122,7 @@ async def client(url: str, samples: np.ndarray, latency_ms: int, delay: float) -
             nonlocal done
             for i in range(0, len(data), size):
                 await asyncio.sleep(began + (i + size) / rate - time.monotonic())
+                heard.behind.append(time.monotonic() - began - (i + size) / rate)
                 await channel.send(data[i : i + size].tobytes())
             done = time.monotonic()
             await channel.send('{"type": "end"}')
@@ -157,7 +165,9 @@ def memory_and_time(process: int) -> tuple[float, float]:
 
 
 @contextmanager
-def server(bundle: Path, threads: int, max_batch: int) -> Iterator[tuple[str, int]]:
+def server(
+    bundle: Path, threads: int, max_batch: int, *, precision: str = "float32", engine: str = "torch"
+) -> Iterator[tuple[str, int]]:
     """Its URL and process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -173,6 +183,10 @@ def server(bundle: Path, threads: int, max_batch: int) -> Iterator[tuple[str, in
         max_batch,
         "--port",
         port,
+        "--precision",
+        precision,
+        "--engine",
+        engine,
     ]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
     try:
@@ -186,78 +200,108 @@ def server(bundle: Path, threads: int, max_batch: int) -> Iterator[tuple[str, in
         process.wait(30)
 
 
-def serve(bundle: Path, threads: int, max_batch: int, port: int) -> None:
+def serve(options: argparse.Namespace) -> None:
     def started(server: Server) -> None:
         print(server.url, flush=True)
 
-    settings = Settings(port=port, limits=LIMITS, max_batch=max_batch)
-    run(TorchEngine(asr.load(bundle), threads=threads), settings, started=started)
+    settings = Settings(port=options.port, limits=LIMITS, max_batch=options.max_batch)
+    run(engines(options.model, options), settings, started=started)
+
+
+def engines(bundle: Path, options: argparse.Namespace) -> dict[str, Engine]:
+    return load_engines(
+        [str(bundle)], engine=options.engine, precision=options.precision, threads=options.threads
+    )
 
 
 def measure(options: argparse.Namespace, bundle: Path) -> None:
-    model = asr.load(bundle)
-    chunk = model.chunk_for(options.latency) if options.latency else model.encoder.chunk_sizes[0]
-    latency, samples = model.latency_ms(chunk), speech(options.seconds)
-    engine = TorchEngine(model, threads=options.threads)
+    (engine,) = engines(bundle, options).values()
+    assert isinstance(engine, TorchEngine)
+    latency, samples = options.latency or engine.latencies[0], speech(options.seconds)
+    chunk = engine.chunk_for(latency)
     step = engine.samples_next(chunk) / audio.SAMPLE_RATE
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"{millions:.1f} M parameters, {1000 * step:g} ms steps, {options.threads} threads")
+    millions = sum(p.numel() for p in asr.load(bundle).parameters()) / 1e6
+    print(
+        f"{millions:.1f} M parameters, {1000 * step:g} ms steps, {options.threads} threads, {options.engine} "
+        f"{options.precision}, batches of {options.max_batch} at most"
+    )
+    carries = 1.0
     for batch in (1, 8, 32):
         each, cpu = (x / batch for x in step_seconds(engine, chunk, batch, samples, 8))
+        carries = step / each if batch <= options.max_batch else carries
         print(
             f"engine, batch {batch:2d}: {1000 * each:6.2f} ms a stream-step ({1000 * cpu:.2f} of processor time), "
             f"{step / each:5.1f} streams"
         )
     print("milliseconds, p50 / p95 / p99")
-    best = 0
-    with server(bundle, options.threads, options.max_batch) as (url, process):
+    best, late = 0, math.inf
+    with server(
+        bundle, options.threads, options.max_batch, precision=options.precision, engine=options.engine
+    ) as (url, process):
         idle, _ = memory_and_time(process)
-        count = options.start
-        while count <= options.most:
-            _, before = memory_and_time(process)
-            begin = time.monotonic()
-            heard = asyncio.run(streams(url, count, samples, latency))
-            resident, after = memory_and_time(process)
-            first, words, final = (
-                [x for h in heard for x in getattr(h, n)] for n in ("first", "words", "final")
-            )
-            share = (after - before) / (time.monotonic() - begin)
-            print(
-                f"{count:4d} streams: {percentiles('first', first)}, {percentiles('word', words)}, "
-                f"{percentiles('final', final)}; {100 * share:.0f} % of a core, "
-                f"{(resident - idle) / count:.1f} MB a session",
-                flush=True,
-            )
-            if np.percentile(final, 95) > LATE:
+        until = time.monotonic() + 60 * options.minutes
+        count = options.start or max(2, int(carries / 2))
+        while count <= options.most and time.monotonic() + options.seconds + 3 < until:
+            if round_of(url, process, count, samples, latency, idle):
+                best = count
+            else:
+                late = count
+            if late - best <= max(1.0, 0.04 * best):
                 break
-            best, count = count, max(count + 1, int(count * options.grow))
-    print(f"{best} streams, {best / options.threads:.1f} a core")
+            count = max(count + 1, int(count * options.grow)) if late == math.inf else (best + int(late)) // 2
+            if count <= best:
+                break
+    found = "at least " if late == math.inf else ""
+    print(f"{found}{best} streams, {best / options.threads:.1f} a core")
+
+
+def round_of(url: str, process: int, count: int, samples: np.ndarray, latency: int, idle: float) -> bool:
+    """Whether so many streams come in time."""
+    _, before = memory_and_time(process)
+    begin = time.monotonic()
+    heard = asyncio.run(streams(url, count, samples, latency))
+    resident, after = memory_and_time(process)
+    first, words, final, behind = (
+        [x for h in heard for x in getattr(h, name)] for name in ("first", "words", "final", "behind")
+    )
+    share = (after - before) / (time.monotonic() - begin)
+    note = ""
+    if (own := float(np.percentile(behind, 95))) > 0.05:
+        note = f"; the clients were {1000 * own:.0f} ms behind themselves"
+    print(
+        f"{count:4d} streams: {percentiles('first', first)}, {percentiles('word', words)}, "
+        f"{percentiles('final', final)}; {100 * share:.0f} % of a core, "
+        f"{(resident - idle) / count:.1f} MB a session{note}",
+        flush=True,
+    )
+    return bool(np.percentile(final, 95) <= LATE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, help="a bundle")
+    parser.add_argument("--model", type=Path, help="a bundle; default: the embedded one")
     parser.add_argument("--size", choices=["s", "m", "l"], help="a Zipformer of random weights instead")
     parser.add_argument("--latency", type=int, help="one of the model's; default: its first")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--max-batch", type=int, default=64, help="1: one by one")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each stream")
-    parser.add_argument("--start", type=int, default=8, help="streams at first")
+    parser.add_argument("--engine", default="torch", help="torch or onnx")
+    parser.add_argument("--precision", default="float32", help="float32, bfloat16 or int8")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of each stream")
+    parser.add_argument("--minutes", type=float, default=2.5, help="of rounds with a server")
+    parser.add_argument("--start", type=int, help="streams at first")
     parser.add_argument("--grow", type=float, default=1.3, help="by what their number is multiplied")
     parser.add_argument("--most", type=int, default=1000)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.port:
-        serve(options.model, options.threads, options.max_batch, options.port)
-    elif options.model:
-        measure(options, options.model)
+        serve(options)
     elif options.size:
         with tempfile.TemporaryDirectory() as folder:
             measure(options, random_model(options.size).save(Path(folder) / "bundle"))
     else:
-        parser.error("give --model or --size")
+        measure(options, options.model or embedded_model())
 
 
 if __name__ == "__main__":
