@@ -135,9 +135,9 @@ class AttentionDecoder(nn.Module):
         return scores.gather(-1, wanted[..., None])[..., 0].masked_fill(~inside, 0.0)
 
     def _heard(self, y: Tensor, plan: Plan | None) -> Tensor:
-        """What CTC makes of frames (B, U, D): log-probabilities (B, U, V), float64."""
+        """What CTC makes of frames (B, U, D): log-probabilities (B, U, V)."""
         x = self._ctc[0].log_probabilities(y)
-        return (x if plan is None or plan.penalty is None else plan.penalise(x)).double()
+        return x if plan is None or plan.penalty is None else plan.penalise(x)
 
     def _weight(self, batch: int, plan: Plan | None, device: torch.device) -> Tensor:
         """(B,): CTC's share. Greedy search is the decoder's alone."""
@@ -147,8 +147,9 @@ class AttentionDecoder(nn.Module):
 
     def propose(self, y: Tensor, y_lens: Tensor, plan: Plan | None = None) -> Texts:
         """Frames (B, U, D), (B,) of whole segments -> the texts that greedy or joint search finds, best first."""
-        weight, count = self._weight(len(y), plan, y.device), 1 if plan is None or plan.greedy else plan.beam
-        memory, heard = self.decoder.remember(y, y_lens), self._heard(y, plan) if bool(weight.any()) else None
+        weight, memory = self._weight(len(y), plan, y.device), self.decoder.remember(y, y_lens)
+        heard = self._heard(y, plan).double() if bool(weight.any()) else None
+        count = 1 if plan is None or plan.greedy else plan.beam
         return joint_beam(
             lambda tokens, past: self.decoder(tokens, memory, past), self.decoder.begin(len(y), count), y_lens,
             beam=count, sos_eos=self.config.sos_eos, weight=weight, ctc=heard, plan=plan,
@@ -158,7 +159,8 @@ class AttentionDecoder(nn.Module):
         self, y: Tensor, y_lens: Tensor, texts: Texts, plan: Plan | None = None
     ) -> list[list[Hypothesis]]:
         """Texts of whole segments -> hypotheses, best first, with their exact scores and times."""
-        weight, heard = self._weight(len(y), plan, y.device), self._heard(y, plan) if self._ctc else None
+        weight = self._weight(len(y), plan, y.device)
+        heard = self._heard(y, plan).double() if self._ctc else None
         tokens, lens = _padded(texts, y.device)
         given = self.token_scores(y, y_lens, tokens, lens)
         total = (1 - weight)[:, None] * self._attention(given.double().sum(-1), y, y_lens, tokens, lens, plan)
@@ -278,16 +280,7 @@ class AttentionDecoder(nn.Module):
             return {}
         index, part = torch.tensor(rows, device=frames.device), None if plan is None else plan.rows(rows)
         y, y_lens = frames[index, : int(lens[index].max())], lens[index]
-        texts: Texts = [[[]]] * len(rows)
-        silent = [False] * len(rows)
-        if said is not None and not (part is not None and part.kind == "rescoring"):
-            weights = self._weight(len(rows), part, y.device).tolist()
-            silent = [not weight and not next(iter(said[b])) for b, weight in zip(rows, weights, strict=True)]
-        if said is not None and part is not None and part.kind == "rescoring":
-            texts = [list(said[b]) for b in rows]
-        elif not all(silent):
-            texts = self.propose(y, y_lens, part)
-        texts = [[[]] if still else row for still, row in zip(silent, texts, strict=True)]
+        texts = self._texts(y, y_lens, None if said is None else [said[b] for b in rows], part)
         found = {}
         for b, hypotheses in zip(rows, self.rank(y, y_lens, texts, part), strict=True):
             first = int(begin[b])
@@ -296,6 +289,19 @@ class AttentionDecoder(nn.Module):
                 for h in hypotheses
             ]
         return found
+
+    def _texts(
+        self, y: Tensor, y_lens: Tensor, said: Sequence[dict[tuple[int, ...], int]] | None, plan: Plan | None
+    ) -> Texts:
+        """The texts to choose from. Where CTC heard nothing, it is none: the decoder alone hears words in silence."""
+        if said is None:
+            return self.propose(y, y_lens, plan)
+        if plan is not None and plan.kind == "rescoring":
+            return [list(texts) for texts in said]
+        weights = self._weight(len(y), plan, y.device).tolist()
+        silent = [not weight and not next(iter(texts)) for weight, texts in zip(weights, said, strict=True)]
+        found: Texts = [[[]]] * len(y) if all(silent) else self.propose(y, y_lens, plan)
+        return [[[]] if still else texts for still, texts in zip(silent, found, strict=True)]
 
     def tail(self, state: Segments) -> list[list[Emission]]:
         """What CTC has heard of the running segment."""

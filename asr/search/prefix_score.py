@@ -5,7 +5,7 @@ The recursions over frames are first-order and linear, so that all frames are do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,11 +19,13 @@ __all__ = ["PrefixScores", "text_scores"]
 class PrefixScores:
     """K texts of each of B utterances of U frames.
 
-    x: (B, U, V) float64 log-probabilities; lens: (B,). spoken, silent: (B, K, U + 1), the log-probability that after so
-    many frames the text is what was said, and the last frame its last token, or blank. last: (B, K), blank if none.
+    x: (B, U, V) float64 log-probabilities; likely: their exponentials; lens: (B,); last: (B, K), blank if none.
+    spoken, silent: (B, K, U + 1), the log-probability that after so many frames the text is what was said, and the last
+    frame its last token, or blank.
     """
 
     x: Tensor
+    likely: Tensor
     lens: Tensor
     spoken: Tensor
     silent: Tensor
@@ -34,14 +36,14 @@ class PrefixScores:
         """Of texts without tokens."""
         blank = _sums(x[..., BLANK])[:, None].expand(-1, texts, -1)
         last = torch.full((len(x), texts), BLANK, dtype=torch.int64, device=x.device)
-        return cls(x, lens, torch.full_like(blank, -torch.inf), blank, last)
+        return cls(x, x.exp(), lens, torch.full_like(blank, -torch.inf), blank, last)
 
     def extensions(self) -> Tensor:
         """(B, K, V): the score of each text with each token behind it; of the blank, which is none, there is no use."""
         inside = (torch.arange(self.x.shape[1], device=self.x.device) < self.lens[:, None])[:, None]
         free = self._before(repeated=False).masked_fill(~inside, -torch.inf)
         most = free.amax(-1, keepdim=True).clamp(min=torch.finfo(self.x.dtype).min)
-        scores = ((free - most).exp() @ self.x.exp()).log() + most
+        scores = ((free - most).exp() @ self.likely).log() + most
         # A token right after itself is another one only if a blank lies between.
         again = self._before(repeated=True).masked_fill(~inside, -torch.inf)
         again = (again + self._column(self.last)).logsumexp(-1)
@@ -55,12 +57,11 @@ class PrefixScores:
     def extend(self, parent: Tensor, token: Tensor) -> PrefixScores:
         """The texts that `parent` (B, K) names, each with a `token` (B, K) behind it."""
         rows = parent[..., None].expand_as(self.spoken)
-        old = PrefixScores(
-            self.x,
-            self.lens,
-            self.spoken.gather(1, rows),
-            self.silent.gather(1, rows),
-            self.last.gather(1, parent),
+        old = replace(
+            self,
+            spoken=self.spoken.gather(1, rows),
+            silent=self.silent.gather(1, rows),
+            last=self.last.gather(1, parent),
         )
         before = torch.where(
             (token == old.last)[..., None], old._before(repeated=True), old._before(repeated=False)
@@ -69,7 +70,7 @@ class PrefixScores:
         held, blank = _sums(self._column(token)), _sums(self.x[..., BLANK])[:, None]
         spoken = torch.cat([never, held[..., 1:] + (before - held[..., :-1]).logcumsumexp(-1)], -1)
         silent = blank[..., 1:] + (spoken[..., :-1] - blank[..., :-1]).logcumsumexp(-1)
-        return PrefixScores(self.x, self.lens, spoken, torch.cat([never, silent], -1), token)
+        return replace(self, spoken=spoken, silent=torch.cat([never, silent], -1), last=token)
 
     def _before(self, *, repeated: bool) -> Tensor:
         """(B, K, U): that a text stands where each frame begins, such that a new token may come on it."""

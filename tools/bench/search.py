@@ -33,6 +33,8 @@ def searches(lms: list[str]) -> dict[str, SearchConfig]:
         "beam 4": SearchConfig(kind="beam"),
         "beam 8": SearchConfig(kind="beam", beam=8),
         "beam 4, 100 phrases": SearchConfig(kind="beam", phrases=phrases),
+        "rescoring 4": SearchConfig(kind="rescoring"),
+        "rescoring 8": SearchConfig(kind="rescoring", beam=8),
     }
     for lm in lms:  # a file of n-grams, or the bundle of a neural model
         kind = "neural LM" if Path(lm).is_dir() else "n-gram LM"
@@ -100,6 +102,8 @@ def main() -> None:
         row("", "encoder", together, alone, None)
         for head in model.heads:
             for name, search in searches(options.lm).items():
+                if search.kind not in model.head(head).searches:
+                    continue
                 together, texts = timed(lambda s=search, h=head: decode(h, s, y, y_lens), options.repeats)
                 alone, _ = timed(
                     lambda s=search, h=head: [
