@@ -270,6 +270,34 @@ def test_vosk_transcriber(model: Model, recording: np.ndarray, wanted: str) -> N
     assert all(0 <= x["conf"] <= 1 and x["start"] <= x["end"] for x in words)
 
 
+# ---- funasr-client
+
+
+@pytest.mark.parametrize("mode", ["offline", "online", "2pass"])
+def test_funasr_client(
+    model: Model, recording: np.ndarray, wanted: str, tmp_path: Path, mode: str
+) -> None:
+    client = package("funasr_client.file_asr")
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, recording, 16_000, subtype="PCM_16")
+
+    async def test(server: Server) -> list[dict[str, Any]]:
+        url = f"ws://127.0.0.1:{server.port}/funasr"
+        found = client.async_file_asr_stream(path, url, mode=mode, hotwords={"ZEBRA": 20}, itn=True)
+        return [message async for message in found]
+
+    heard = serve(model, test)
+    final = {"2pass": "2pass-offline"}.get(mode, mode)
+    assert heard[-1]["is_final"] and {x["wav_name"] for x in heard} == {"talk.wav"}
+    text = "".join(x["text"] for x in heard if x["mode"] == final)
+    largest = model.transcribe(recording, latency_ms=model.latencies[-1]).text
+    # boosted words may stand in place of others
+    assert text == (largest if mode == "offline" else wanted)  # which a word that nobody says does not change
+    if mode != "online":
+        times = [time for x in heard for time in x.get("timestamp", [])]
+        assert len(times) == len(text.split()) and all(a <= b for a, b in times)
+
+
 # ---- whisper-live
 
 
