@@ -274,9 +274,7 @@ def test_vosk_transcriber(model: Model, recording: np.ndarray, wanted: str) -> N
 
 
 @pytest.mark.parametrize("mode", ["offline", "online", "2pass"])
-def test_funasr_client(
-    model: Model, recording: np.ndarray, wanted: str, tmp_path: Path, mode: str
-) -> None:
+def test_funasr_client(model: Model, recording: np.ndarray, wanted: str, tmp_path: Path, mode: str) -> None:
     client = package("funasr_client.file_asr")
     path = tmp_path / "talk.wav"
     soundfile.write(path, recording, 16_000, subtype="PCM_16")

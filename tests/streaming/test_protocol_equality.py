@@ -23,6 +23,8 @@ from tests.streaming import wire
 PACKETS = {"prime": 997, "one second": 16_000}
 TOGETHER = 40  # streams at a time
 LATENCY = 450
+LIMITS = Limits(sessions=1000, lag_seconds=600.0, messages_per_second=1e9)
+"""Files, as fast as they go, in messages as small as can be: none is refused or held back for that."""
 # Files, as fast as they go, are no reason to refuse others, nor are messages of a sample.
 LIMITS = Limits(sessions=1000, lag_seconds=None, messages_per_second=1e6)
 
@@ -34,11 +36,11 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def recordings() -> dict[str, bytes]:
-    """Ten, as 16-bit samples."""
+    """All of the embedded test set, as 16-bit samples; the ten of `ten.txt` first."""
     mini = Path(__file__).parents[2] / "data" / "mini"
     cuts = {cut.id: cut for cut in Manifest([mini / "test.jsonl.gz"])}
-    wanted = (mini / "ten.txt").read_text().split()
-    read = {name: audio.read(cuts[name].recording.sources[0].source) for name in wanted}
+    names = dict.fromkeys([*(mini / "ten.txt").read_text().split(), *cuts])
+    read = {name: audio.read(cuts[name].recording.sources[0].source) for name in names}
     return {name: (x * 32768).round().clip(-32768, 32767).astype("<i2").tobytes() for name, x in read.items()}
 
 
@@ -73,36 +75,60 @@ def test_no_protocol_is_missing() -> None:
     }
 
 
-def test_recordings_through_every_protocol(model: Model, recordings: dict[str, bytes]) -> None:
-    cases = [
-        (name, protocol, packet)
-        for name in recordings
-        for protocol in wire.CLIENTS
-        for packet in PACKETS.values()
-    ]
-    jobs = [
-        lambda url, name=name, protocol=protocol, packet=packet: wire.CLIENTS[protocol](
-            url, recordings[name], packet
-        )
-        for name, protocol, packet in cases
-    ]
-    assert len(jobs) >= 200
-    wanted = {
-        (name, latency): offline(model, pcm, latency)
-        for name, pcm in recordings.items()
-        for latency in (LATENCY, model.latencies[-1])
+Case = tuple[str, str, int]
+"""A recording, a protocol, and the samples of a packet."""
+
+
+def check(model: Model, recordings: dict[str, bytes], cases: list[Case]) -> None:
+    def job(case: Case) -> Callable[[str], Coroutine[Any, Any, str]]:
+        name, protocol, packet = case
+        return lambda url: wire.CLIENTS[protocol](url, recordings[name], packet)
+
+    latencies = {
+        protocol: model.latencies[-1] if protocol in wire.OFFLINE else LATENCY for protocol in wire.CLIENTS
     }
+    wanted = {
+        (name, latency): offline(model, recordings[name], latency)
+        for name, latency in {(name, latencies[protocol]) for name, protocol, _ in cases}
+    }
+    for case, text in zip(cases, through(model, [job(case) for case in cases]), strict=True):
+        assert text == wanted[case[0], latencies[case[1]]], case
     assert sum(map(len, wanted.values())) > 100
-    for (name, protocol, packet), text in zip(cases, through(model, jobs), strict=True):
-        latency = model.latencies[-1] if protocol in wire.OFFLINE else LATENCY
-        assert text == wanted[name, latency], (name, protocol, packet)
+
+
+def test_recordings_through_every_protocol(model: Model, recordings: dict[str, bytes]) -> None:
+    """Two of the ten with each packet, so that each protocol hears each packet and many recordings are heard."""
+    names = list(recordings)[:10]
+    pairs = [(protocol, packet) for packet in PACKETS.values() for protocol in wire.CLIENTS]
+    check(
+        model,
+        recordings,
+        [
+            (names[(2 * i + j) % 10], protocol, packet)
+            for i, (protocol, packet) in enumerate(pairs)
+            for j in (0, 1)
+        ],
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packet", PACKETS)
+def test_every_recording_through_every_protocol(
+    model: Model, recordings: dict[str, bytes], packet: str
+) -> None:
+    cases = [(name, protocol, PACKETS[packet]) for name in recordings for protocol in wire.CLIENTS]
+    assert len(cases) >= 200
+    check(model, recordings, cases)
 
 
 def test_one_sample_a_message(model: Model, recordings: dict[str, bytes]) -> None:
-    pcm = recordings["goforward"][2 * 8000 : 2 * 14_000]
-    jobs = [lambda url, client=client: client(url, pcm, 1) for client in wire.CLIENTS.values()]
-    texts = dict(zip(wire.CLIENTS, through(model, jobs), strict=True))
-    for protocol, text in texts.items():
-        latency = model.latencies[-1] if protocol in wire.OFFLINE else LATENCY
-        assert text == offline(model, pcm, latency), protocol
-    assert any(texts.values())
+    """Parts of different recordings, each protocol another, while 30 others send whole recordings."""
+    parts = dict(recordings)
+    cases: list[Case] = []
+    for i, protocol in enumerate(wire.CLIENTS):
+        name = list(recordings)[i % 10]
+        middle = len(recordings[name]) // 4 * 2
+        parts[protocol] = recordings[name][middle : middle + 2 * 5000]
+        cases.append((protocol, protocol, 1))
+    others = [(name, "native", 997) for name in list(recordings)[:10] for _ in range(3)]
+    check(model, parts, cases + others)

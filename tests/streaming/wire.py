@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
+import wave
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -180,6 +182,31 @@ async def openai(url: str, pcm: bytes, packet: int) -> str:
     return str(found[-1]["transcript"])
 
 
+async def openai_rest(url: str, pcm: bytes, packet: int) -> str:
+    """The body in pieces of a packet: its form, then a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setparams((1, 2, 16_000, 0, "NONE", ""))
+        wav.writeframes(pcm)
+    part = b'--b\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+    body = part % (b"response_format", b"", b"text")
+    body += part % (b"file", b'; filename="a.wav"', file.getvalue()) + b"--b--\r\n"
+    host, _, port = url.removeprefix("ws://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" % len(body)
+    )
+    for data in cut(body, 2 * packet):
+        writer.write(data)
+        await writer.drain()
+    head, _, text = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    assert head.startswith(b"HTTP/1.1 200 "), head
+    return text.decode()
+
+
 CLIENTS: dict[str, Client] = {
     "native": native,
     "sherpa": sherpa,
@@ -192,6 +219,7 @@ CLIENTS: dict[str, Client] = {
     "whisperlive": whisperlive,
     "deepgram": deepgram,
     "openai": openai,
+    "openai-rest": openai_rest,
 }
-OFFLINE = ("funasr-offline",)
+OFFLINE = ("funasr-offline", "openai-rest")
 """Those that are recognised at the model's largest latency."""
