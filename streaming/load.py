@@ -6,9 +6,14 @@ of audio become ready, so T = sum(fixed) + slope n T:
 
     T = sum(fixed) / (1 - slope n)
 
-T is how long a stream waits for its step, at most, and as long again takes the step. From slope n = 1 on all streams
-fall behind. What one stream more would do is known from this, while a measured delay says so too late; that is
-watched, too, for what the model does not see, such as other processes.
+T is how long a stream waits for its step, at most, and as long again takes the step. A step brings no more than
+`seconds` of audio a stream, and has no more than `max_batch` streams; so streams fall behind for good where T is longer
+than the `seconds` of a kind, or where more than all time would go into steps that bring so much:
+
+    sum over kinds of fixed max(1, streams / max_batch) / seconds, + slope n
+
+What one stream more would do is known from this, while a measured delay says so too late; that is watched, too, for
+what the model does not see, such as other processes.
 """
 
 from __future__ import annotations
@@ -27,10 +32,13 @@ _MOST = 10.0
 
 @dataclass(frozen=True)
 class Kind:
-    """Streams of one model that can share steps: `key` tells them from the model's others."""
+    """Streams of one model that can share steps: `key` tells them from the model's others. Each step brings
+    `seconds` of audio.
+    """
 
     model: str
     key: object
+    seconds: float
 
 
 class _Cost:
@@ -58,11 +66,13 @@ class Load:
     thread.
     """
 
-    def __init__(self, *, lag: float | None) -> None:
+    def __init__(self, *, lag: float | None, max_batch: int) -> None:
         self._lag = 0.5 if lag is None else lag
+        self._max_batch = max_batch
         self._costs: dict[str, _Cost] = {}
         self._waited = self._waited_at = 0.0
-        self._fixed = self._busy = self._slope = 0.0
+        self._fixed = self._slope = self._least = self._linear = 0.0
+        self._shortest = math.inf
         self._known = 0
 
     def stepped(self, model: str, streams: int, audio: float, seconds: float) -> None:
@@ -76,9 +86,13 @@ class Load:
 
     def streams(self, kinds: Mapping[Kind, int]) -> None:
         """How many streams of each kind there are."""
-        known = [(self._costs[kind.model], n) for kind, n in kinds.items() if kind.model in self._costs]
-        self._fixed = sum(cost.fixed for cost, _ in known)
-        self._busy = sum(cost.slope * n for cost, n in known)
+        known = [(self._costs[kind.model], kind, n) for kind, n in kinds.items() if kind.model in self._costs]
+        self._fixed = sum(cost.fixed for cost, _, _ in known)
+        self._least = sum(
+            cost.fixed * max(1.0, n / self._max_batch) / kind.seconds for cost, kind, n in known
+        )
+        self._shortest = min((kind.seconds for _, kind, _ in known), default=math.inf)
+        self._linear = sum(cost.slope * n for cost, _, n in known)
         self._known = sum(kinds.values())
         self._slope = max((cost.slope for cost in self._costs.values()), default=0.0)
         if not known:  # the first stream's own
@@ -86,9 +100,10 @@ class Load:
 
     def __call__(self, now: float, *, streams: int = 0) -> float:
         """The share of the allowed delay that is used, were there so many streams: above 1 is too much."""
-        busy = self._busy + max(0, streams - self._known) * self._slope
-        cycle = self._fixed / (1 - busy) if busy < 1 else math.inf
-        return min(_MOST, max(2 * cycle / self._lag, busy / _FULL, self._decayed(now) / self._lag))
+        linear = self._linear + max(0, streams - self._known) * self._slope
+        cycle = self._fixed / (1 - linear) if linear < 1 else math.inf
+        share = max(self._least + linear, cycle / self._shortest) / _FULL
+        return min(_MOST, max(2 * cycle / self._lag, share, self._decayed(now) / self._lag))
 
     def _decayed(self, now: float) -> float:
         return self._waited * math.exp(-max(0.0, now - self._waited_at) / _FORGET_SECONDS)

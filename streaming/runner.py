@@ -62,7 +62,7 @@ class Runner:
         self._deliver = deliver
         self._observer = observer
         self._clock = clock
-        self._load = Load(lag=lag)
+        self._load = Load(lag=lag, max_batch=scheduler.max_batch)
         self._mail: dict[Key, _Mail] = {}
         self._news = threading.Condition()
         self._stopping = False

@@ -64,14 +64,16 @@ class Session:
         self.options = options
         self.chunk = engine.chunk_for(latency_ms)
         self.search = _in_time(options, engine.frame_seconds)
-        self.kind = Kind(model, (self.chunk, options.head, self.search.group))
-        """Sessions of one kind step together where their steps are of one length."""
         self.state: Any = engine.init_state(self.chunk, options.head, self.search)
         """The engine's own; the caller of `take` and `accept` hands it over and back."""
         self._engine = engine
         self._keeps_back = engine.keeps_back(options.head, self.search)
         self._tail: list[Emission] = []
         self._first, self._next = engine.samples_first(self.chunk), engine.samples_next(self.chunk)
+        self.kind = Kind(
+            model, (self.chunk, options.head, self.search.group), seconds=self._next / SAMPLE_RATE
+        )
+        """Sessions of one kind step together where their steps are of one length."""
         self._flush = engine.flush_samples
         self._frame_samples = round(engine.frame_seconds * SAMPLE_RATE)
         room = int((backlog + _SLACK_SECONDS) * SAMPLE_RATE)
