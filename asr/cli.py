@@ -109,6 +109,9 @@ def train(
     start: Annotated[
         Path | None, option("Begin with this model's weights and tokenizer.", "--from", metavar="BUNDLE")
     ] = None,
+    diagnose: Annotated[
+        bool, option("Train nothing: show what goes through each part, and how data come.", "--diagnose")
+    ] = False,
 ) -> None:
     """Train a recipe and write the model. The same command goes on where it was stopped.
 
@@ -118,7 +121,15 @@ def train(
       asr train recipes/an4/train.yaml train.base_lr=0.03 --out runs/an4-slow
       asr train recipes/english/train.yaml --from data/models/english
       asr train recipes/librispeech/train.yaml --preset conformer-l
+      asr train recipes/mini/train.yaml --diagnose
     """
+    if diagnose:
+        from rich.console import Console
+
+        from asr.training.diagnose import diagnose as examine
+
+        Console().print(examine(config, overrides or (), presets=preset or (), start=start).table())
+        return
     from asr.training.train import train as run
 
     typer.echo(run(config, overrides or (), hours=hours, out=out, presets=preset or (), start=start))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from asr.audio import SAMPLE_RATE
@@ -230,7 +231,7 @@ class Task(pl.LightningModule):
         self.progress.hours += hours
 
     def not_finite(self, what: str) -> None:
-        """Write down the batch at hand; skip it, or stop.
+        """Write down the batch at hand, its audio and the weights; skip it, or stop.
 
         Raises:
             DataError: more such batches than the configuration lets pass, with the file that names the utterances.
@@ -250,11 +251,16 @@ class Task(pl.LightningModule):
             "texts": list(self._batch.texts),
         }
         path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        names = ("samples", "sample_lens", "tokens", "token_lens")
+        tensors = {name: getattr(self._batch, name) for name in names}
+        tensors |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        everything = path.with_suffix(".safetensors")
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, everything)
         if self.progress.skipped > self.config.skip_nonfinite:
             raise DataError(
                 f"the {what} is not finite at batch {self.progress.batches}; its {len(self._batch.ids)} utterances are "
-                f"named in {path}. Look at them (`asr prepare` validates), lower train.base_lr, or let training pass "
-                "over such batches with train.skip_nonfinite"
+                f"named in {path}, with audio and weights beside it. Look at them (`asr prepare` validates), lower "
+                "train.base_lr, or let training pass over such batches with train.skip_nonfinite"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from asr.dataset.augment import SpecAugment, SpecAugmentConfig
 from asr.errors import DataError
@@ -137,6 +138,9 @@ def test_a_batch_that_is_not_finite_is_named(tmp_path: Path, where: str):
     assert record["what"] == where
     assert record["utterances"] == [f"utterance-110-{i}" for i in range(3)]
     assert len(record["texts"]) == 3
+    kept = load_file(path.with_suffix(".safetensors"))
+    assert kept["samples"].shape[0] == kept["token_lens"].shape[0] == 3
+    assert any(name.startswith("model.") for name in kept)
 
     with pytest.raises(DataError, match="its 3 utterances"):
         fit(settings(skip_nonfinite=4))
