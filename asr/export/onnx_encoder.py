@@ -89,6 +89,8 @@ def with_onnx_runtime(
         raise ConfigError("this is an offline model, trained for no latency: it has no streaming step")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
+    if int8:  # of graphs with bytes in them it finds no end of optimising more
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     sessions = {}
     with tempfile.TemporaryDirectory(prefix="rill-onnx-") as scratch:
         for chunk in chunks:
