@@ -95,6 +95,8 @@ class Model(nn.Module):
             self.heads["ctc"] = CTC(
                 config.ctc, self.encoder.dim, tokenizer.size, layer_dims=self.encoder.layer_dims
             )
+            if config.transducer is not None:
+                self.head("transducer").spare_by(self.heads["ctc"])
         if config.attention is not None:
             ctc: Any = self.heads["ctc"] if config.ctc is not None else None
             self.heads["attention"] = AttentionDecoder(
@@ -168,6 +170,10 @@ class Model(nn.Module):
         configs = [SearchConfig() if config is None else config for config in searches]
         for kind in {config.kind for config in configs} - set(known := self.head(head).searches):
             raise ConfigError(f"search.kind is {kind!r}; this head has {', '.join(known)}")
+        if any(config.blank_skip is not None for config in configs) and not self.head(head).spared:
+            raise ConfigError(
+                "search.blank_skip: it takes a transducer that decodes, without durations, and CTC beside it"
+            )
         if all(config.plain for config in configs):
             return None
         return Plan(configs, self.tokenizer, next(self.parameters()).device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asr.heads.attention import AttentionConfig, AttentionDecoder
 from asr.heads.base import BLANK, Emission, Head
 from asr.heads.ctc import CTC, CTCConfig
-from asr.heads.transducer import Transducer, TransducerConfig
+from asr.heads.transducer import TDTConfig, Transducer, TransducerConfig
 
 __all__ = [
     "BLANK",
@@ -15,6 +15,7 @@ __all__ = [
     "CTCConfig",
     "Emission",
     "Head",
+    "TDTConfig",
     "Transducer",
     "TransducerConfig",
 ]

@@ -75,6 +75,7 @@ class AttentionDecoder(nn.Module):
     """D dim of the encoder, V tokens. `ctc` is the model's CTC head, if it has one: no part of this one."""
 
     keeps_back = True  # even greedy search
+    spared = False
 
     def __init__(self, config: AttentionConfig, dim: int, vocabulary: int, ctc: CTC | None = None) -> None:
         super().__init__()

@@ -20,11 +20,12 @@ class Head(Protocol[S]):
 
     A state belongs to the plan with which it was begun, which may hold other streams from one step to the next; no plan
     is greedy search. `searches` are the kinds of search (`SearchConfig.kind`) that a head knows; one that `keeps_back`
-    tells tokens in `tail` and `finish` even in greedy search.
+    tells tokens in `tail` and `finish` even in greedy search; one that is `spared` need not look at CTC's blanks.
     """
 
     searches: tuple[str, ...]
     keeps_back: bool
+    spared: bool
 
     def loss(self, y: Tensor, y_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> dict[str, Tensor]:
         """(B, U, D), (B,), (B, S), (B,) -> named losses (B,), summed over an utterance; to be added up."""

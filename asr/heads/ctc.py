@@ -69,6 +69,7 @@ class CTC(nn.Module):
 
     searches = ("greedy", "beam")
     keeps_back = False
+    spared = False
 
     def __init__(
         self, config: CTCConfig, dim: int, vocabulary: int, *, layer_dims: Sequence[int] = ()

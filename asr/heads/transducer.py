@@ -13,6 +13,7 @@ from asr.encoders.regularizers import Schedule, Scheduled, set_batch_count
 from asr.encoders.zipformer_modules import scaled_linear
 from asr.errors import ConfigError
 from asr.heads.base import BLANK, Emission
+from asr.heads.ctc import CTC
 from asr.heads.predictors import PredictorConfig, StatelessConfig, build
 from asr.losses.transducer import (
     Activation,
@@ -26,6 +27,7 @@ from asr.losses.transducer import (
 from asr.search import beam as beams
 from asr.search.beam import Beam, Hypothesis
 from asr.search.greedy import transducer_greedy
+from asr.search.kept import Kept
 from asr.search.modified import transducer_beam
 from asr.search.plan import Plan
 from asr.search.prediction import Prediction
@@ -92,10 +94,14 @@ class TransducerConfig:
 
 @dataclass(frozen=True)
 class TransducerState:
-    """Of greedy search. prediction: of the tokens so far; frame: (B,) frames so far; phrases: (B,)."""
+    """Of greedy search. prediction: of the tokens so far; frame: (B,) frames so far; phrases: (B,).
+
+    skip: (B,) frames to come that a duration passes over.
+    """
 
     prediction: Prediction
     frame: Tensor
+    skip: Tensor
     phrases: Tensor
 
 
@@ -110,12 +116,13 @@ class TransducerBeam:
 class Transducer(Scheduled):
     """Joiner: W tanh(encoder + predictor) + b over V tokens with blank; with TDT, over the durations, too."""
 
-    searches = ("greedy", "beam")
     keeps_back = False
 
     def __init__(self, config: TransducerConfig, dim: int, vocabulary: int) -> None:
         super().__init__()
         c = self.config = config
+        self.searches = ("greedy", "beam") if c.tdt is None else ("greedy",)
+        self._ctc: tuple[CTC, ...] = ()  # no part of this head
         self.predictor = build(c.predictor, vocabulary)
         self.encoder_projection = nn.Linear(dim, c.joiner_dim)
         self.predictor_projection = nn.Linear(c.predictor.dim, c.joiner_dim)
@@ -127,6 +134,14 @@ class Transducer(Scheduled):
             self.simple_predictor = scaled_linear(c.predictor.dim, vocabulary, scale=0.25)
         self.simple_weight = Schedule((0.0, 1.0), (c.warmup, c.simple_scale))
         self.pruned_weight = Schedule((0.0, 0.1), (c.warmup, 1.0))
+
+    def spare_by(self, ctc: CTC) -> None:
+        """Let a CTC head over the same frames say which of them are blank; with durations, there is no need."""
+        self._ctc = (ctc,) if self.config.tdt is None else ()
+
+    @property
+    def spared(self) -> bool:
+        return bool(self._ctc)
 
     def set_batch_count(self, batch_count: float) -> None:
         set_batch_count(self, batch_count)
@@ -169,6 +184,12 @@ class Transducer(Scheduled):
         logits: Tensor = self.output(self._hidden(encoder, predictor))
         return logits
 
+    def frames_to_go(self, encoder: Tensor, predictor: Tensor) -> Tensor:
+        """(..., J), (..., J) -> the most probable duration (...)."""
+        assert self.config.tdt is not None
+        frames = torch.tensor(self.config.tdt.durations, device=encoder.device)
+        return frames[self.durations(self._hidden(encoder, predictor)).argmax(-1)]
+
     def _hidden(self, encoder: Tensor, predictor: Tensor) -> Tensor:
         x = encoder + predictor
         return x.relu() if self.config.joiner_activation == "relu" else x.tanh()
@@ -178,9 +199,9 @@ class Transducer(Scheduled):
         zero = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)
         prediction = self.predict(zero + BLANK, self.predictor.init_state(batch))
         if plan is None or plan.fusion is None:
-            return TransducerState(prediction, zero, zero)
+            return TransducerState(prediction, zero, zero, zero)
         if plan.greedy:
-            return TransducerState(prediction, zero, plan.fusion.init(batch, 1).phrases[:, 0])
+            return TransducerState(prediction, zero, zero, plan.fusion.init(batch, 1).phrases[:, 0])
         beam = beams.start(
             batch,
             plan.beam,
@@ -193,21 +214,30 @@ class Transducer(Scheduled):
         return TransducerBeam(beam, of_each)
 
     def step(
-        self, y: Tensor, y_lens: Tensor, state: TransducerState | TransducerBeam, plan: Plan | None = None
+        self,
+        y: Tensor,
+        y_lens: Tensor,
+        state: TransducerState | TransducerBeam,
+        plan: Plan | None = None,
     ) -> tuple[list[list[Emission]], TransducerState | TransducerBeam]:
-        x = self.encoder_projection(y)
+        x, kept = self.encoder_projection(y), None
+        if plan is not None and plan.blank_skip is not None:
+            blank = self._ctc[0].log_probabilities(y)[..., BLANK]
+            kept = Kept.where(blank <= plan.blank_skip[:, None], y_lens)
         if isinstance(state, TransducerBeam):
             assert plan is not None
             found, beam, prediction = transducer_beam(
-                x, y_lens, state.beam, state.prediction, plan, predict=self.predict, join=self.join
+                x, y_lens, state.beam, state.prediction, plan, predict=self.predict, join=self.join, kept=kept
             )
             return found, TransducerBeam(beam, prediction)
-        emissions, prediction, phrases = transducer_greedy(
+        emissions, prediction, phrases, skip = transducer_greedy(
             x, y_lens, state.prediction, state.frame, predict=self.predict,
             join=self.join if plan is None else plan.penalised(self.join), max_symbols=self.config.max_symbols,
+            durations=None if self.config.tdt is None else self.frames_to_go, skip=state.skip, kept=kept,
             alike=plan is None, fusion=plan.fusion if plan else None, phrases=state.phrases,
         )  # fmt: skip
-        return emissions, TransducerState(prediction, state.frame + y_lens, phrases)
+        skip = skip if self.config.tdt is not None else state.skip
+        return emissions, TransducerState(prediction, state.frame + y_lens, skip, phrases)
 
     def tail(self, state: TransducerState | TransducerBeam) -> list[list[Emission]]:
         return beams.best(state.beam) if isinstance(state, TransducerBeam) else [[] for _ in state.frame]

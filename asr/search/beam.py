@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,11 +17,15 @@ from torch import Tensor
 from asr import state as trees
 from asr.search.emission import BLANK, Emission
 from asr.search.fusion import Fused
+from asr.search.kept import Kept
 from asr.search.prediction import Prediction
+
+if TYPE_CHECKING:
+    from asr.search.plan import Plan
 
 __all__ = [
     "EVERY", "Beam", "Grown", "Hypothesis", "advance", "best", "cut", "empty", "frames", "leader", "rank", "rows",
-    "select", "settle", "start",
+    "select", "settle", "start", "wait",
 ]  # fmt: skip
 
 EVERY = 8  # frames from one settling to the next
@@ -166,13 +170,32 @@ def select(scores: Tensor, owed: Tensor | None, count: int) -> tuple[Tensor, Ten
     return torch.cat([scores.gather(1, sure), rest], 1), torch.cat([sure, places], 1)
 
 
-def frames(beam: Beam, lens: Tensor) -> Iterator[tuple[int, Tensor | None, Tensor | None]]:
-    """Frame by frame of a step: its number; the streams (B,) that have it, None if all; those to settle after it."""
+def frames(
+    beam: Beam, lens: Tensor, kept: Kept | None = None
+) -> Iterator[tuple[int, Tensor | None, Tensor | None]]:
+    """Frame by frame of a step, of those `kept`: its number among them; the streams (B,) that have it, None if all;
+    those to settle after it.
+    """
+    lens = lens if kept is None else kept.lens
     begin, ends = beam.frame.tolist(), lens.tolist()
+    places = [range(end) for end in ends] if kept is None else kept.places.tolist()
     for u in range(max(ends, default=0)):
         real = None if u < min(ends) else u < lens
-        due = [u < end and (first + u + 1) % EVERY == 0 for first, end in zip(begin, ends, strict=True)]
+        due = [
+            u < end and (first + place[u] + 1) % EVERY == 0
+            for first, end, place in zip(begin, ends, places, strict=True)
+        ]
         yield u, real, torch.tensor(due, device=lens.device) if any(due) else None
+
+
+def wait(beam: Beam, frame: Tensor, plan: Plan, out: list[list[Emission]]) -> Beam:
+    """Let time pass without frames, up to `frame` (B,): what would have been settled in between is."""
+    last = frame.div(EVERY, rounding_mode="floor") * EVERY
+    due = last > beam.frame
+    if bool(due.any()):
+        beam = replace(beam, frame=torch.where(due, last, beam.frame))
+        beam = settle(beam, plan.lag, due, out, plan.owed(beam.fused))
+    return replace(beam, frame=frame)
 
 
 def settle(beam: Beam, lag: int, due: Tensor, out: list[list[Emission]], owed: Tensor | None = None) -> Beam:

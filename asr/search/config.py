@@ -20,6 +20,8 @@ class SearchConfig:
     attention: one pass over its segment with CTC's prefix scores), or rescoring (attention alone: CTC's prefix beam
     search, whose hypotheses the decoder scores once a segment is over).
     beam: hypotheses that are kept, besides those that phrases lift up.
+    blank_skip: a transducer does not look at frames whose blank CTC gives more than this probability, as 0.95; None: it
+    looks at all (Wang et al. 2023). It takes a model with both heads, trained together.
     blank_penalty: taken from the blank's log-probability; more words, and more of them wrong.
     lm, lm_scale: an n-gram file, ARPA (.arpa, .arpa.gz) of words or of the model's tokens, or KenLM's binary of
     words; or the bundle of a neural language model of the same tokens. Its natural log-probabilities are added with
@@ -39,6 +41,7 @@ class SearchConfig:
     kind: Literal["greedy", "beam", "rescoring"] = "greedy"
     beam: int = 4
     blank_penalty: float = 0.0
+    blank_skip: float | None = None
     lm: str | None = None
     lm_scale: float = 0.3
     word_bonus: float = 0.0
@@ -66,6 +69,8 @@ class SearchConfig:
         ):
             if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise ConfigError(f"search.{name} is {getattr(self, name)}; it must be from {low} to {high}")
+        if self.blank_skip is not None and not 0.5 <= self.blank_skip <= 1:
+            raise ConfigError(f"search.blank_skip is {self.blank_skip}; it must be from 0.5 to 1")
         if self.kind == "greedy" and (self.lm or self.lodr):
             raise ConfigError(
                 "search.lm and search.lodr need hypotheses to choose from: set search.kind to beam"
@@ -81,7 +86,8 @@ class SearchConfig:
     @property
     def plain(self) -> bool:
         """Greedy search, and nothing that changes it."""
-        return self.kind == "greedy" and not self.phrases and not self.blank_penalty
+        changed = self.phrases or self.blank_penalty or self.blank_skip is not None
+        return self.kind == "greedy" and not changed
 
     @property
     def group(self) -> Hashable:

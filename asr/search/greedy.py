@@ -14,6 +14,7 @@ from torch import Tensor
 from asr import state as trees
 from asr.search.emission import BLANK, Emission
 from asr.search.fusion import Fusion
+from asr.search.kept import Kept
 from asr.search.prediction import Predict, Prediction
 
 __all__ = ["ctc_greedy", "transducer_greedy"]
@@ -89,36 +90,52 @@ def transducer_greedy(
     predict: Predict,
     join: Callable[[Tensor, Tensor], Tensor],
     max_symbols: int,
+    durations: Callable[[Tensor, Tensor], Tensor] | None = None,
+    skip: Tensor | None = None,
+    kept: Kept | None = None,
     alike: bool = False,
     fusion: Fusion | None = None,
     phrases: Tensor | None = None,
-) -> tuple[list[list[Emission]], Prediction, Tensor]:
+) -> tuple[list[list[Emission]], Prediction, Tensor, Tensor]:
     """Emit the best token and stay on the frame, or move on at blank or after `max_symbols` tokens.
 
     Streams go on independently (Bataev et al. 2024, label looping): each looks at some frames at once given what it has
     said and jumps to the first that is not blank. The more streams there are, the fewer frames, for those behind that
-    one are looked at in vain. Where `join` treats all streams alike, those that are done are left out.
+    one are looked at in vain. Where `join` treats all streams alike, those that are done are left out. With
+    `durations`, tokens and blanks say themselves how far to go on (Xu et al. 2023), beyond the end of a step, too.
 
     encoder: (B, U, J) projected frames; prediction: of the tokens so far; frame: (B,) the number of the first frame;
-    join: (B, W, J), (B, 1, J) -> logits (B, W, V); fusion, phrases: as in `ctc_greedy`.
-    Returns the emissions, the prediction that follows them, and where the streams stand in the phrases.
+    join: (B, W, J), (B, 1, J) -> logits (B, W, V); durations: -> frames (B, W) int64, of which `skip` (B,) are left
+    from the step before; kept: of the frames, those that are looked at; fusion, phrases: as in `ctc_greedy`.
+    Returns the emissions, the prediction that follows them, where the streams stand in the phrases, and the next
+    step's `skip`.
     """
     phrases = torch.zeros_like(frame) if phrases is None else phrases
+    if kept is not None:
+        encoder, lens = kept.of(encoder), kept.lens
     batch, frames, _ = encoder.shape
     out: list[list[Emission]] = [[] for _ in range(batch)]
-    at, symbols = torch.zeros_like(lens), torch.zeros_like(lens)
+    at, symbols = torch.zeros_like(lens) if skip is None else skip.clone(), torch.zeros_like(lens)
     rows = torch.arange(batch, device=encoder.device)
     while len(going := (at < lens).nonzero()[:, 0]):
         rows = going if alike else rows
         here, left = at[rows], lens[rows]
         window = min(max(LOOKS // len(rows), 2), 8, int((left - here).max()))
         index = here[:, None] + torch.arange(window, device=encoder.device)
-        seen = encoder[rows[:, None], index.clamp(max=frames - 1)]
-        logits = join(seen, prediction.output[rows, None])
+        seen, expected = encoder[rows[:, None], index.clamp(max=frames - 1)], prediction.output[rows, None]
+        logits = join(seen, expected)
         best = logits.argmax(-1)
         spoken = (best != BLANK) & (index < left[:, None])
-        first = spoken.to(torch.uint8).argmax(1)
-        emits = spoken.gather(1, first[:, None])[:, 0]
+        if durations is None:
+            first = spoken.to(torch.uint8).argmax(1)
+            emits = spoken.gather(1, first[:, None])[:, 0]
+            passed, stays = torch.where(emits, first, window), torch.zeros_like(first)
+        else:
+            goes = durations(seen, expected)
+            passed = _passed(goes, best != BLANK, left - here)
+            first = passed.clamp(max=window - 1)
+            emits = (passed == first) & spoken.gather(1, first[:, None])[:, 0]
+            stays = goes.gather(1, first[:, None])[:, 0]
         token = best.gather(1, first[:, None])[:, 0]
         if fusion is not None:
             row = logits.gather(1, first[:, None, None].expand(-1, -1, logits.shape[-1]))[:, 0]
@@ -126,7 +143,8 @@ def transducer_greedy(
         says = emits.nonzero()[:, 0]
         if len(says):
             chosen = logits[says, first[says]].log_softmax(-1).gather(1, token[says, None])[:, 0]
-            where = frame[rows][says] + here[says] + first[says]
+            place = here[says] + first[says]
+            where = frame[rows][says] + (place if kept is None else kept.places[rows[says], place])
             for b, t, f, s in zip(
                 rows[says].tolist(), token[says].tolist(), where.tolist(), chosen.tolist(), strict=True
             ):
@@ -135,7 +153,21 @@ def transducer_greedy(
             every[rows], tokens[rows] = emits, token
             prediction = trees.where(every, predict(tokens, prediction.state), prediction)
         count = torch.where(emits, torch.where(first > 0, 1, symbols[rows] + 1), 0)
-        full = count >= max_symbols
-        at[rows] = torch.where(emits, here + first + full.long(), here + window)
-        symbols[rows] = torch.where(full, 0, count)
-    return out, prediction, phrases
+        stays = torch.where(count >= max_symbols, stays.clamp(min=1), stays)
+        at[rows] = here + passed + torch.where(emits, stays, 0)
+        symbols[rows] = torch.where(stays > 0, 0, count)
+    return out, prediction, phrases, (at - lens).clamp(min=0)
+
+
+def _passed(goes: Tensor, spoken: Tensor, left: Tensor) -> Tensor:
+    """How many frames (B,) go by until one reached is `spoken`, or beyond the W in sight and the `left` (B,) ones.
+
+    goes, spoken: (B, W).
+    """
+    passed = torch.zeros_like(left)
+    width = goes.shape[1]
+    for _ in range(width):
+        here = passed.clamp(max=width - 1)[:, None]
+        moves = (passed < left.clamp(max=width)) & ~spoken.gather(1, here)[:, 0]
+        passed = torch.where(moves, passed + goes.gather(1, here)[:, 0].clamp(min=1), passed)
+    return passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -26,8 +27,9 @@ CANDIDATES = 40  # tokens that language models and phrases get to see of each hy
 class Plan:
     """The searches of B streams that share a step: one kind, beam and language model; the rest as each likes.
 
-    penalty: (B,) of the blank, None where all are 0. fusion: None where greedy search has nothing to boost; only then
-    no tokenizer is needed.
+    penalty: (B,) of the blank, None where all are 0. blank_skip: (B,) the log-probability of CTC's blank above which a
+    transducer does not look at a frame, None where it looks at all. fusion: None where greedy search has nothing to
+    boost; only then no tokenizer is needed.
     Raises ConfigError: configurations that cannot share a step. DataError: a language model that cannot be read.
     """
 
@@ -42,6 +44,9 @@ class Plan:
         self.kind, self.beam, self.lag = head.kind, head.width, head.lag_frames
         penalties = [config.blank_penalty for config in configs]
         self.penalty = torch.tensor(penalties, device=device) if any(penalties) else None
+        # 0 is the logarithm of a probability that none exceeds.
+        most = [math.log(config.blank_skip or 1.0) for config in configs]
+        self.blank_skip = torch.tensor(most, device=device) if any(most) else None
         self.fusion: Fusion | None = None
         if not self.greedy or head.phrases:
             assert tokenizer is not None

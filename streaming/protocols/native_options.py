@@ -29,7 +29,7 @@ __all__ = [
 
 PROTOCOL = 1
 CHANNELS = (1, 8)
-SEARCH = ("kind", "beam", "blank_penalty", "phrase_boost", "ctc_weight")  # a client's choices of `SearchConfig`
+SEARCH = ("kind", "beam", "blank_penalty", "blank_skip", "phrase_boost", "ctc_weight")  # of `SearchConfig`
 LONGEST_INTERVAL = 60.0
 _AUDIO = ("sample_rate", "encoding", "channels")
 _STATE = ("model", "latency_ms", "head", "search")

@@ -35,10 +35,16 @@ def ctc(vocabulary: int, *, dim: int = 4, seed: int = 0, loud: float = 3.0) -> C
 
 
 def transducer(
-    vocabulary: int, *, dim: int = 4, seed: int = 0, loud: float = 4.0, predictor: str = "stateless"
+    vocabulary: int,
+    *,
+    dim: int = 4,
+    seed: int = 0,
+    loud: float = 4.0,
+    predictor: str = "stateless",
+    **options: Any,
 ) -> Transducer:
     torch.manual_seed(seed)
-    config = TransducerConfig(predictor=PREDICTORS[predictor], joiner_dim=8)
+    config = TransducerConfig(predictor=PREDICTORS[predictor], joiner_dim=8, **options)
     head = Transducer(config, dim, vocabulary).double().eval()
     with torch.no_grad():
         head.output.weight *= loud

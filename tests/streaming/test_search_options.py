@@ -151,7 +151,7 @@ def test_start_of_the_native_protocol() -> None:
     said = json.loads(echo.message)
     assert said["phrases"] == ["fox", "Dog"]
     assert said["search"] == {
-        "kind": "beam", "beam": 8, "blank_penalty": 0.0, "phrase_boost": 2, "ctc_weight": 0.3
+        "kind": "beam", "beam": 8, "blank_penalty": 0.0, "blank_skip": None, "phrase_boost": 2, "ctc_weight": 0.3
     }  # fmt: skip
     for fields, words in (
         ({"search": {"bean": 3}}, 'did you mean \\"beam\\"?'),
