@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from asr.convert.files import read_archive, read_tensors, read_yaml
+from asr.convert.nemo_transducer import TRANSDUCER, transducer
 from asr.convert.place import ATTENTION, Converted, Rule, place
 from asr.convert.variants import settle
 from asr.convert.vocabulary import characters, pieces_of, subwords
@@ -82,7 +83,7 @@ SUPPORTED_SQUEEZED = SUPPORTED | {"subsampling": ("dw_striding",), "subsampling_
 def convert(path: str | Path, tokenizer: str | Path | None = None) -> Converted:
     """The model of an archive; `tokenizer` is a SentencePiece model in place of the archive's own.
 
-    Raises BundleError: the archive lacks a file or is damaged, or the encoder is of a form that ours lack.
+    Raises BundleError: the archive lacks a file or is damaged, or the encoder or a head is of a form that ours lack.
     """
     path = Path(path)
     files = read_archive(path)
@@ -91,9 +92,11 @@ def convert(path: str | Path, tokenizer: str | Path | None = None) -> Converted:
             raise BundleError(f"{path}: {name} is missing in the archive")
     config = read_yaml(f"{path}/model_config.yaml", files["model_config.yaml"])
     tensors = read_tensors(f"{path}/model_weights.ckpt", files["model_weights.ckpt"])
-    if not any(name.endswith("decoder_layers.0.bias") for name in tensors):
-        heads = ", ".join(sorted(name for name in tensors if name.startswith(("decoder.", "joint."))))
-        raise BundleError(f"{path}: has no CTC layer, and its other head has no counterpart here: {heads}")
+    ctc = CTCConfig() if any(name.endswith("decoder_layers.0.bias") for name in tensors) else None
+    head, tensors = transducer(config, tensors)
+    if ctc is None and head is None:
+        heads = ", ".join(sorted(name for name in tensors if not name.startswith(("encoder.", "preproc"))))
+        raise BundleError(f"{path}: has neither CTC nor transducer, and no other head is converted: {heads}")
     tensors = {name: _blank_first(name, tensor) for name, tensor in tensors.items()}
     conf = config.get("encoder") or {}
     encoder, rules = _encoder(conf)
@@ -101,12 +104,12 @@ def convert(path: str | Path, tokenizer: str | Path | None = None) -> Converted:
         ModelConfig(
             features=FeaturesConfig(bins=int(conf["feat_in"])),
             encoder=encoder,
-            transducer=None,
-            ctc=CTCConfig(),
+            transducer=head,
+            ctc=ctc,
         ),
         _tokenizer(path, config, files, tokenizer),
     )
-    left_over = place(tensors, rules, model)
+    left_over = place(tensors, (*TRANSDUCER, *rules), model)
     note = FEATURES.format((config.get("preprocessor") or {}).get("normalize"))
     return Converted(model.eval(), left_over, (note,))
 
