@@ -1,4 +1,4 @@
-"""The sum over all paths of a transducer lattice: in C on a CPU, in Triton on a GPU, in torch elsewhere.
+"""The sum over all paths of a transducer lattice: in C on a CPU, in Triton on a GPU; else by k2, torchaudio or torch.
 
 Letters: B utterances, T frames, S tokens of the longest utterance, R states a frame (S + 1 in a full lattice).
 State (t, s) has read t frames and given out s tokens. Its blank arc leads to (t + 1, s); its token arc to
@@ -82,7 +82,9 @@ def solve(lattice: Lattice) -> tuple[Tensor, Occupation]:
         scores, *parts = solve_on_gpu(*lattice[:-1], modified=lattice.topology == "modified")
         return scores, Occupation(*parts)
     if not (available() and plain(lattice.symbol, lattice.blank)):
-        return solve_in_torch(lattice)
+        from asr.losses.backends import installed
+
+        return (installed(lattice) or solve_in_torch)(lattice)
     symbol, blank = lattice.symbol.detach().contiguous(), lattice.blank.detach().contiguous()
     begin = None if lattice.begin is None else lattice.begin.contiguous()
     lens = lattice.token_lens.contiguous(), lattice.frame_lens.contiguous()

@@ -20,7 +20,7 @@ class SearchConfig:
     attention: one pass over its segment with CTC's prefix scores), or rescoring (attention alone: CTC's prefix beam
     search, whose hypotheses the decoder scores once a segment is over).
     beam: hypotheses that are kept, besides those that phrases lift up.
-    blank_skip: a transducer does not look at frames whose blank CTC gives more than this probability, as 0.95; None: it
+    blank_skip: a transducer does not look at frames whose blank CTC gives more than this probability, as 0.99; None: it
     looks at all (Wang et al. 2023). It takes a model with both heads, trained together.
     blank_penalty: taken from the blank's log-probability; more words, and more of them wrong.
     lm, lm_scale: an n-gram file, ARPA (.arpa, .arpa.gz) of words or of the model's tokens, or KenLM's binary of

@@ -29,8 +29,10 @@ def searches(lms: list[str]) -> dict[str, SearchConfig]:
     phrases = tuple(f"word {i}" for i in range(100))
     found = {
         "greedy": SearchConfig(),
+        "greedy, blanks skipped": SearchConfig(blank_skip=0.99),
         "greedy, 100 phrases": SearchConfig(phrases=phrases),
         "beam 4": SearchConfig(kind="beam"),
+        "beam 4, blanks skipped": SearchConfig(kind="beam", blank_skip=0.99),
         "beam 8": SearchConfig(kind="beam", beam=8),
         "beam 4, 100 phrases": SearchConfig(kind="beam", phrases=phrases),
         "rescoring 4": SearchConfig(kind="rescoring"),
@@ -102,7 +104,8 @@ def main() -> None:
         row("", "encoder", together, alone, None)
         for head in model.heads:
             for name, search in searches(options.lm).items():
-                if search.kind not in model.head(head).searches:
+                decoder = model.head(head)
+                if search.kind not in decoder.searches or (search.blank_skip and not decoder.spared):
                     continue
                 together, texts = timed(lambda s=search, h=head: decode(h, s, y, y_lens), options.repeats)
                 alone, _ = timed(
