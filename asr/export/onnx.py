@@ -6,7 +6,7 @@
     ctc.onnx                    y -> log_probabilities (B, U, V)
     transducer-encoder.onnx     y -> projected (B, U, J)
     transducer-predictor.onnx   token (B,), state.* -> predicted (B, J), next.*
-    transducer-joiner.onnx      encoder (B, J), predictor (B, J) -> logits (B, V)
+    transducer-joiner.onnx      encoder (B, J), predictor (B, J) -> logits (B, V); with TDT durations (B, D), too
 
 B may be any number. A stream begins with a state of zeros. An encoder with a look-ahead L > 0 gets the first L frames
 of a stream in `state.*.pending`, with `state.*.received` L, before those of its first step; where L < 0, -L frames of
@@ -52,7 +52,10 @@ def encoder_file(folder: Path, model: Model, chunk: Chunk) -> Path:
 
 
 def export(model: Model, folder: str | Path) -> list[Path]:
-    """Write the graphs of all latencies and heads. Raises ConfigError for an offline model."""
+    """Write the graphs of all latencies, of CTC and of the transducer; an attention decoder has none.
+
+    Raises ConfigError: an offline model.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     chunks = [chunk for chunk in model.encoder.chunk_sizes if not chunk.full]
@@ -62,8 +65,9 @@ def export(model: Model, folder: str | Path) -> list[Path]:
         )
     written = [export_encoder(model, chunk, encoder_file(folder, model, chunk)) for chunk in chunks]
     y = torch.zeros(5, 3, model.encoder.dim)
-    for name, head in model.heads.items():
-        written += (_ctc if name == "ctc" else _transducer)(head, y, folder)
+    for name, write in (("ctc", _ctc), ("transducer", _transducer)):
+        if name in model.heads:
+            written += write(model.heads[name], y, folder)
     return written
 
 
@@ -109,6 +113,10 @@ def _transducer(head: Any, y: Tensor, folder: Path) -> list[Path]:
         prediction = head.predict(token, rebuild(state, state_leaves))
         return (prediction.output, *leaves(prediction.state))
 
+    def join(encoder: Tensor, predictor: Tensor) -> tuple[Tensor, ...]:
+        logits = (head.join(encoder, predictor),)
+        return logits if head.config.tdt is None else (*logits, head.join_durations(encoder, predictor))
+
     token = torch.zeros(len(y), dtype=torch.int64)
     inputs, outputs = ["token", *names(state, "state")], ["predicted", *names(state, "next")]
     return [
@@ -118,8 +126,8 @@ def _transducer(head: Any, y: Tensor, folder: Path) -> list[Path]:
         ),
         _write(head, predict, (token, *leaves(state)), inputs, outputs, folder / "transducer-predictor.onnx"),
         _write(
-            head, lambda encoder, predictor: (head.join(encoder, predictor),), (projected, projected),
-            ["encoder", "predictor"], ["logits"], folder / "transducer-joiner.onnx",
+            head, join, (projected, projected), ["encoder", "predictor"],
+            ["logits"] if head.config.tdt is None else ["logits", "durations"], folder / "transducer-joiner.onnx",
         ),
     ]  # fmt: skip
 

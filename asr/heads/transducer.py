@@ -184,11 +184,16 @@ class Transducer(Scheduled):
         logits: Tensor = self.output(self._hidden(encoder, predictor))
         return logits
 
+    def join_durations(self, encoder: Tensor, predictor: Tensor) -> Tensor:
+        """(..., J), (..., J) -> logits of the durations (..., D)."""
+        logits: Tensor = self.durations(self._hidden(encoder, predictor))
+        return logits
+
     def frames_to_go(self, encoder: Tensor, predictor: Tensor) -> Tensor:
         """(..., J), (..., J) -> the most probable duration (...)."""
         assert self.config.tdt is not None
         frames = torch.tensor(self.config.tdt.durations, device=encoder.device)
-        return frames[self.durations(self._hidden(encoder, predictor)).argmax(-1)]
+        return frames[self.join_durations(encoder, predictor).argmax(-1)]
 
     def _hidden(self, encoder: Tensor, predictor: Tensor) -> Tensor:
         x = encoder + predictor

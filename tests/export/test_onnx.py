@@ -16,6 +16,7 @@ from asr.encoders import ConformerConfig, FastConformerConfig, ZipformerConfig
 from asr.errors import ConfigError
 from asr.export import export, with_onnx_runtime
 from asr.export.leaves import leaves, names, rebuild
+from asr.heads import TDTConfig
 from asr.model import Model, ModelConfig
 from asr.tokenizer import Tokenizer
 from models import CHUNKS, ENCODERS, PREDICTORS, TEXTS, small_model
@@ -112,6 +113,20 @@ def test_heads_in_onnx_are_those_of_torch(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(
             logits, head.join(torch.from_numpy(projected[:, 0]), wanted.output), atol=1e-5
         )
+
+
+def test_a_joiner_with_durations_tells_them(tmp_path: Path) -> None:
+    plain = small_model("conformer")
+    transducer = replace(plain.config.transducer, loss="full", tdt=TDTConfig())
+    found = Model(replace(plain.config, transducer=transducer, ctc=None), plain.tokenizer).eval()
+    export(found, tmp_path)
+    joiner = onnxruntime.InferenceSession(tmp_path / "transducer-joiner.onnx")
+    first, second = torch.randn(2, 4, 16)
+    logits, durations = joiner.run(None, {"encoder": first.numpy(), "predictor": second.numpy()})
+    head = found.heads["transducer"]
+    with torch.inference_mode():
+        np.testing.assert_allclose(logits, head.join(first, second), atol=1e-5)
+        np.testing.assert_allclose(durations, head.join_durations(first, second), atol=1e-5)
 
 
 def test_int8_is_near_and_smaller(tmp_path: Path) -> None:
