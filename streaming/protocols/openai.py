@@ -15,8 +15,8 @@ item is a segment of speech, which ends after `silence_duration_ms` or at a comm
 its deltas come at once. semantic_vad is taken for server_vad. Deltas only add; where a long segment is cut, the last
 one may go beyond `transcript`, which holds. `transcription.model` or `.language` chooses a model of the server's by its
 name; other names mean its first. `transcription.keywords`, and what a `prompt` lists between commas, are recognised
-more readily. `noise_reduction`, `include`, `threshold`, `prefix_padding_ms` are sent back and ignored. The form of the
-beta (`transcription_session.update`) is spoken, too.
+more readily. `include` may ask for logprobs, which come with `completed`. `noise_reduction`, `threshold` and
+`prefix_padding_ms` are sent back and ignored. The form of the beta (`transcription_session.update`) is spoken, too.
 
 An event that will not do is answered with an `error`, and the session goes on. Audio that cannot be decoded ends it:
 `error`, then a close frame.
@@ -51,6 +51,7 @@ from streaming.protocols import (
     to_json,
 )
 from streaming.protocols.appended import Appended
+from streaming.protocols.openai_rest import log_probabilities
 
 __all__ = ["OpenAI"]
 
@@ -61,6 +62,7 @@ _FORMATS: dict[str, tuple[Encoding, int]] = {
 }
 _BETA = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
+_LOGPROBS = "item.input_audio_transcription.logprobs"
 _LONGEST = Rules(silence=None, no_text=None, length=120.0)
 
 
@@ -79,13 +81,13 @@ class _Session:
     item: str = field(default_factory=lambda: f"item_{secrets.token_hex(10)}")
     said: bool = False
     """The item's speech_started was sent, or a delta of it."""
-    texts: list[str] = field(default_factory=list)
+    finals: list[Final] = field(default_factory=list)
     new: Appended = field(default_factory=Appended)
     committed: bool = False
     cleared: bool = False
 
     def next_item(self) -> None:
-        self.item, self.said, self.texts = f"item_{secrets.token_hex(10)}", False, []
+        self.item, self.said, self.finals = f"item_{secrets.token_hex(10)}", False, []
         self.new = Appended()
 
 
@@ -264,7 +266,7 @@ class OpenAI(Dialect):
             case Final():
                 messages = self._began(session, event)
                 messages += self._delta(session, session.new.final(event.text))
-                session.texts.append(event.text)
+                session.finals.append(event)
                 if session.turns and not session.committed:
                     messages.append(
                         self._event(
@@ -298,12 +300,14 @@ class OpenAI(Dialect):
         return self._event("input_audio_buffer.committed", previous_item_id=previous, item_id=session.item)
 
     def _completed(self, session: _Session, seconds: float) -> str:
+        wanted = isinstance(self._include, list) and _LOGPROBS in self._include
         return self._event(
             f"{_TRANSCRIPTION}.completed",
             item_id=session.item,
             content_index=0,
-            transcript=join_words(session.texts),
+            transcript=join_words(final.text for final in session.finals),
             usage={"type": "duration", "seconds": round(seconds, 3)},
+            **({"logprobs": log_probabilities(session.finals)} if wanted else {}),
         )
 
     def _error(self, code: str, message: str, param: str | None = None, event_id: str | None = None) -> str:

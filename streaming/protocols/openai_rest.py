@@ -5,11 +5,12 @@
     response_format    json, text, srt, vtt, verbose_json
     timestamp_granularities[]   word, segment: of verbose_json
     stream             true: server-sent events, transcript.text.delta as words are found and transcript.text.done
+    include[]          logprobs: of json, the tokens' log-probabilities
     keywords[], prompt phrases to be recognised more readily; of a prompt, what it lists between commas
 
-temperature, chunking_strategy, include[] and the rest are ignored; diarized_json is refused. Confidence stands in
-verbose_json as `avg_logprob`, of a segment's tokens. Recognised in chunks at the model's largest latency:
-the text of `asr transcribe --latency` of it. Errors: HTTP 4xx and {"error": {"message", "type", "param", "code"}}.
+temperature, chunking_strategy and the rest are ignored; diarized_json is refused. Confidence stands in verbose_json as
+`avg_logprob`, of a segment's tokens. Recognised in chunks at the model's largest latency: the text of `asr transcribe
+--latency` of it. Errors: HTTP 4xx and {"error": {"message", "type", "param", "code"}}.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from streaming.events import Event, Final, Partial
 from streaming.protocols import phrases, shown, to_json
 from streaming.protocols.appended import Appended
 
-__all__ = ["Deltas", "Form", "RestError", "answer", "error_body", "parse_form"]
+__all__ = ["Deltas", "Form", "RestError", "answer", "error_body", "log_probabilities", "parse_form"]
 
 _FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 _PARTS, _HEADER_BYTES = 100, 8192
@@ -61,6 +62,7 @@ class Form:
     language: str = ""
     stream: bool = False
     granularities: tuple[str, ...] = ("segment",)
+    log_probabilities: bool = False
     search: SearchConfig = SearchConfig()
 
 
@@ -106,6 +108,7 @@ def parse_form(content_type: str, body: bytes) -> Form:
         language=texts.get("language", ""),
         stream=stream in ("true", "1"),
         granularities=granularities,
+        log_probabilities=b"logprobs" in fields.get("include", []),
         search=phrases.search([*keywords, *phrases.prompted(texts.get("prompt", ""))]),
     )
 
@@ -122,7 +125,19 @@ def answer(form: Form, finals: Sequence[Final], duration: float) -> tuple[str, s
             return "text/vtt; charset=utf-8", transcript.to_vtt()
         case "verbose_json":
             return "application/json", to_json(_verbose(form, transcript, finals))
-    return "application/json", to_json({"text": transcript.text, "usage": _usage(duration)})
+    tree: dict[str, Any] = {"text": transcript.text, "usage": _usage(duration)}
+    if form.log_probabilities:
+        tree["logprobs"] = log_probabilities(finals)
+    return "application/json", to_json(tree)
+
+
+def log_probabilities(finals: Sequence[Final]) -> list[dict[str, Any]]:
+    """OpenAI's `logprobs`: of each token its text, log-probability and bytes."""
+    return [
+        {"token": x.text, "logprob": round(x.log_probability, 6), "bytes": list(x.text.encode())}
+        for final in finals
+        for x in final.tokens
+    ]
 
 
 class Deltas:

@@ -188,6 +188,7 @@ def test_openai_rest(model: Model, recording: np.ndarray, wanted: str, tmp_path:
             timestamp_granularities=["word", "segment"],
             language="en",
         )
+        found["logprobs"] = await create(model="whisper-1", file=path, include=["logprobs"])
         found["webm"] = await create(model="whisper-1", file=webm)
         found["stream"] = [x async for x in await create(model="whisper-1", file=path, stream=True)]
         for name, file in (("garbage", b"\x00\x01" * 500), ("empty", b"")):
@@ -206,6 +207,8 @@ def test_openai_rest(model: Model, recording: np.ndarray, wanted: str, tmp_path:
     assert verbose.text == wanted == " ".join(x.word for x in verbose.words)
     assert verbose.duration == pytest.approx(len(recording) / 16_000, abs=0.01)
     assert "".join(x.text for x in verbose.segments).strip() == wanted
+    tokens = found["logprobs"].logprobs
+    assert "".join(x.token for x in tokens).strip() == wanted and all(x.logprob <= 0 for x in tokens)
     assert found["webm"].text.split()[:3] == wanted.split()[:3]
     assert found["stream"][-1].type == "transcript.text.done" and found["stream"][-1].text == wanted
     assert "".join(x.delta for x in found["stream"][:-1]) == wanted and len(found["stream"]) > 2

@@ -13,6 +13,7 @@ from streaming.events import Ended, Heard, Options
 from streaming.protocols import Action, Audio, Close, Finish, QueryError, Start
 from streaming.protocols.deepgram import Deepgram
 from streaming.protocols.openai import OpenAI
+from streaming.protocols.openai_rest import Form, answer
 from tests.streaming.test_dialects import SECOND, answers, said
 from tests.streaming.test_protocols import FINAL, OFFER, PARTIAL
 
@@ -139,6 +140,21 @@ def test_openai_with_turns() -> None:
     assert (error["error"]["code"], error["error"]["event_id"]) == ("input_audio_buffer_commit_empty", "e1")
     append(dialect, b"ab")
     assert said(dialect, PARTIAL)[0]["audio_start_ms"] == 4640
+
+
+def test_openais_log_probabilities_on_request() -> None:
+    dialect = OpenAI(OFFER)
+    tell(dialect, "session.update", session={"include": ["item.input_audio_transcription.logprobs"]})
+    append(dialect, b"ab")
+    assert said(dialect, FINAL)[-1]["logprobs"] == [
+        {"token": " after", "logprob": -0.2, "bytes": list(b" after")},
+        {"token": " ear", "logprob": -0.1, "bytes": list(b" ear")},
+        {"token": "ly", "logprob": -0.5, "bytes": list(b"ly")},
+    ]
+    form = Form(file=b"x", log_probabilities=True)
+    (kind, body), (_, without) = answer(form, [FINAL], 2.0), answer(Form(file=b"x"), [FINAL], 2.0)
+    assert kind == "application/json" and json.loads(body)["logprobs"][2]["logprob"] == -0.5
+    assert "logprobs" not in json.loads(without)
 
 
 def test_openai_without_turns_and_clear() -> None:
