@@ -112,6 +112,10 @@ def train(
     diagnose: Annotated[
         bool, option("Train nothing: show what goes through each part, and how data come.", "--diagnose")
     ] = False,
+    find_batch: Annotated[
+        bool,
+        option("Measure the largest data.max_duration that fits here, and do not train.", "--find-batch"),
+    ] = False,
 ) -> None:
     """Train a recipe and write the model. The same command goes on where it was stopped.
 
@@ -119,6 +123,7 @@ def train(
     Examples:
       asr train recipes/mini/train.yaml --hours 0.05 --out runs/mini
       asr train recipes/an4/train.yaml train.base_lr=0.03 --out runs/an4-slow
+      asr train recipes/an4/train.yaml --find-batch
       asr train recipes/english/train.yaml --from data/models/english
       asr train recipes/librispeech/train.yaml --preset conformer-l
       asr train recipes/mini/train.yaml --diagnose
@@ -129,6 +134,11 @@ def train(
         from asr.training.diagnose import diagnose as examine
 
         Console().print(examine(config, overrides or (), presets=preset or (), start=start).table())
+        return
+    if find_batch:
+        from asr.training.find_batch import find_batch as measure
+
+        typer.echo(measure(config, overrides or (), presets=preset or ()).to_text())
         return
     from asr.training.train import train as run
 

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -95,7 +95,7 @@ class _Batches(Dataset[_Loaded]):
 
     def __getitem__(self, number: int) -> _Loaded:
         plan = self.plan[number]
-        ids, audio, texts, bad = [], [], [], []
+        ids, audio, texts, tokens, bad = [], [], [], [], []
         end = 0
         for place, size in enumerate(plan.sizes):
             end += size
@@ -108,15 +108,22 @@ class _Batches(Dataset[_Loaded]):
                     parts.append((cut.id, samples, text_of(cut, case=self.case)))
                 except DataError as error:
                     bad.append(f"{self.manifest.where(index)}: {error}")
-            if parts:
-                samples = self._joined([samples for _, samples, _ in parts])
-                if self.pipeline is not None:
-                    random = np.random.default_rng((*self.seed, self.first + number, place))
-                    samples = self.pipeline(samples, random)
-                ids.append("+".join(id for id, _, _ in parts))
-                audio.append(samples)
-                texts.append(" ".join(text for _, _, text in parts))
-        return _Loaded(self._collate(ids, audio, texts) if ids else None, end, tuple(bad))
+            if not parts:
+                continue
+            text = " ".join(text for _, _, text in parts)
+            try:
+                tokens.append(torch.tensor(self.tokenizer.encode(text), dtype=torch.int64))
+            except DataError as error:
+                bad.append(f"{self.manifest.where(plan.indices[end - size])}: {error}")
+                continue
+            samples = self._joined([samples for _, samples, _ in parts])
+            if self.pipeline is not None:
+                random = np.random.default_rng((*self.seed, self.first + number, place))
+                samples = self.pipeline(samples, random)
+            ids.append("+".join(id for id, _, _ in parts))
+            audio.append(torch.from_numpy(samples))
+            texts.append(text)
+        return _Loaded(_collate(ids, audio, texts, tokens) if ids else None, end, tuple(bad))
 
     def _load(self, index: int, speed: float) -> tuple[Cut, Samples]:
         if self.cache is None:
@@ -132,17 +139,29 @@ class _Batches(Dataset[_Loaded]):
         silence = np.zeros(round(self.pause * SAMPLE_RATE), dtype=np.float32)
         return np.concatenate([piece for part in parts for piece in (silence, part)][1:])
 
-    def _collate(self, ids: list[str], audio: list[Samples], texts: list[str]) -> Batch:
-        tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.int64) for text in texts]
-        samples = [torch.from_numpy(samples) for samples in audio]
-        return Batch(
-            ids=tuple(ids),
-            samples=torch.nn.utils.rnn.pad_sequence(samples, batch_first=True),
-            sample_lens=torch.tensor([len(one) for one in samples]),
-            tokens=torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
-            token_lens=torch.tensor([len(one) for one in tokens]),
-            texts=tuple(texts),
-        )
+
+def _collate(ids: list[str], samples: list[Tensor], texts: list[str], tokens: list[Tensor]) -> Batch:
+    return Batch(
+        ids=tuple(ids),
+        samples=torch.nn.utils.rnn.pad_sequence(samples, batch_first=True),
+        sample_lens=torch.tensor([len(one) for one in samples]),
+        tokens=torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
+        token_lens=torch.tensor([len(one) for one in tokens]),
+        texts=tuple(texts),
+    )
+
+
+def _read(batches: Iterable[_Loaded]) -> Iterator[_Loaded]:
+    """Raises DataError where a process that reads was killed."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a process that reads data has ended ({str(error).splitlines()[0]}), most likely as memory ran out: take "
+            "fewer of data.workers, or data.cache=false"
+        ) from error
 
 
 class Loader:
@@ -151,9 +170,10 @@ class Loader:
 
     With `training`, utterances outside the configured lengths are left out, and epochs are shuffled, weighted
     and augmented; else every utterance comes once, as it is, from long to short. `leave_out` are
-    (file, line) of the manifests that validation found bad; `limit` takes so many of the rest, spread evenly. Audio
-    that cannot be read is logged, left out and counted in `skipped`. The batches depend on the seed and the epoch
-    alone; `state_dict` counts those handed out, so a resumed loader goes on with the next one, at once.
+    (file, line) of the manifests that validation found bad; `limit` takes so many of the rest, spread evenly.
+    An utterance whose audio cannot be read, or whose text has no tokens, is logged, left out and counted in `skipped`.
+    The batches depend on the seed and the epoch alone; `state_dict` counts those handed out, so a resumed loader goes on
+    with the next one, at once.
 
     Raises:
         DataError: no utterance to train on; while iterating, more utterances whose audio cannot be read than
@@ -239,7 +259,7 @@ class Loader:
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else torch would draw from the global one, which the model draws from
         )
-        for number, loaded in enumerate(batches, first + 1):
+        for number, loaded in enumerate(_read(batches), first + 1):
             # Before the yield: while a batch is trained on, be it the last, the state is that after it.
             self.epoch, self.batch = (epoch, number) if number < len(self) else (epoch + 1, 0)
             self._count(loaded)

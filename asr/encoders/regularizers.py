@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ __all__ = [
     "Scheduled",
     "Whiten",
     "limit_gradient",
+    "measure_as_often",
+    "measured_how_often",
     "scale_gradient",
     "set_batch_count",
 ]
@@ -170,6 +173,18 @@ def _whitening(x: Tensor) -> tuple[Tensor, Tensor]:
     slope = covariance.clone()
     slope.diagonal(dim1=1, dim2=2).sub_(measure * diagonal)
     return measure, slope * (4 / size / scale)
+
+
+def measured_how_often(model: nn.Module) -> dict[str, float]:
+    """By name, how often each `Whiten` of a model measures: what a run that goes on must know beside the weights."""
+    return {name: m.probability for name, m in model.named_modules() if isinstance(m, Whiten)}
+
+
+def measure_as_often(model: nn.Module, before: Mapping[str, float]) -> None:
+    """Put back what `measured_how_often` told."""
+    for name, module in model.named_modules():
+        if isinstance(module, Whiten) and name in before:
+            module.probability = before[name]
 
 
 class _Whiten(torch.autograd.Function):

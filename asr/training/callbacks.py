@@ -164,7 +164,7 @@ class Logs(pl.Callback):
 
     def _restart(self, paused: float = 0.0) -> None:
         self._time = time.monotonic() - paused
-        self._amount = 0.0
+        self._amount = self._waited = 0.0
         self._count = 0
         self._sums: dict[str, torch.Tensor] = {}
 
@@ -175,18 +175,20 @@ class Logs(pl.Callback):
         self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
     ) -> None:
         self._amount += task.subject.amount(batch.batch) * trainer.world_size
+        self._waited += batch.waited
         self._count += 1
         for name, loss in task.last_losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss.clone()
         if self._count < task.config.log_batches * task.config.accumulate and task.progress.items > 1:
             return
         means = {name: float(value) / self._count for name, value in self._sums.items()}
-        speed = self._amount / max(time.monotonic() - task.paused - self._time, 1e-9)
+        elapsed = max(time.monotonic() - task.paused - self._time, 1e-9)
+        speed, waiting = self._amount / elapsed, min(1.0, self._waited / elapsed)
         self._restart(task.paused)
         if not trainer.is_global_zero:
             return
         optimizer, progress = task.optimizer, task.progress
-        log.info("%s", describe(task, means, speed))
+        log.info("%s", describe(task, means, speed, waiting))
         if self.writer is not None:
             scalars = {f"train/{name}": value for name, value in means.items()}
             scalars |= {
@@ -195,20 +197,21 @@ class Logs(pl.Callback):
                 "train/clipped to": optimizer.clipped,
                 "train/epochs": progress.epochs,
                 f"train/{task.subject.unit} per second": speed,
+                "train/share of time that waits for data": waiting,
             }
             for name, value in scalars.items():
                 self.writer.add_scalar(name, value, progress.batches)
 
 
-def describe(task: Task, means: Mapping[str, float], speed: float) -> str:
-    """A line of the log."""
+def describe(task: Task, means: Mapping[str, float], speed: float, waiting: float) -> str:
+    """A line of the log. `speed` in seconds of speech a second, `waiting` the share of the time without data."""
     p, optimizer = task.progress, task.optimizer
     parts = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if name != "loss")
     return (
         f"batch {p.batches}  epoch {p.epochs:.2f}  loss {means.get('loss', math.nan):.4f} ({parts})  "
         f"rate {optimizer.param_groups[0]['lr']:.5f}  norm {optimizer.gradient_norm:.3g}  "
         f"clip {optimizer.clipped:.2f}  "
-        f"{speed:.1f} {task.subject.unit}/s  {p.hours:.2f} h"
+        f"{speed:.1f} {task.subject.unit}/s  {p.hours:.2f} h  data loading {100 * waiting:.0f} % of the time"
     )
 
 

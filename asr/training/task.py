@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,10 +21,12 @@ from torch import Tensor
 from asr.audio import SAMPLE_RATE
 from asr.dataset import Batch, Loader
 from asr.dataset.texts import Texts
+from asr.encoders.regularizers import measure_as_often, measured_how_often
 from asr.errors import DataError
 from asr.training.adamw import AdamW
 from asr.training.average import RunningAverage
 from asr.training.config import TrainConfig
+from asr.training.memory import enough_memory
 from asr.training.optimizer import NonFiniteGradient, ScaledAdam
 from asr.training.schedule import eden, eden_of_budget
 from asr.training.subject import Subject
@@ -63,6 +66,7 @@ class Item:
     batch: Batch
     position: dict[str, int]
     epochs: float
+    waited: float = 0.0  # seconds until the batch was there
 
 
 class _Skip(Exception):  # noqa: N818
@@ -73,10 +77,13 @@ def stream(loader: Loader | Texts) -> Iterator[Item]:
     """Epoch after epoch without end. Lightning reads ahead, so each batch carries its own position."""
     while True:
         found = False
-        for batch in loader:
-            found = True
+        batches = iter(loader)
+        start = time.perf_counter()
+        while (batch := next(batches, None)) is not None:
+            found, waited = True, time.perf_counter() - start
             position = loader.state_dict()
-            yield Item(batch, position, loader.epoch + loader.batch / len(loader))
+            yield Item(batch, position, loader.epoch + loader.batch / len(loader), waited)
+            start = time.perf_counter()
         if not found:
             raise DataError("an epoch gave no batch; see the log for the utterances that were left out")
 
@@ -161,6 +168,16 @@ class Task(pl.LightningModule):
             group["lr"] = self.rate
 
     def training_step(self, batch: Item, batch_idx: int) -> Tensor | None:
+        with enough_memory(batch.batch):
+            return self.loss(batch)
+
+    def backward(self, loss: Tensor, *args: Any, **options: Any) -> None:
+        assert self._batch is not None
+        with enough_memory(self._batch):
+            super().backward(loss, *args, **options)
+
+    def loss(self, batch: Item) -> Tensor | None:
+        """Of a batch; nothing where it gives no gradient."""
         data = self.subject.trainable(batch.batch)
         if data is None:
             return None if self.trainer.world_size == 1 else self.no_loss()
@@ -266,7 +283,9 @@ class Task(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["progress"] = vars(self.progress).copy()
         checkpoint["average"] = self.average.state_dict()
+        checkpoint["measured"] = measured_how_often(self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.progress = Progress(**checkpoint["progress"])
         self.average.load_state_dict(checkpoint["average"])
+        measure_as_often(self.model, checkpoint.get("measured", {}))

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.logging import RichHandler
 
-from asr.dataset import DataConfig, check
+from asr.dataset import DataConfig, Loader, check
 from asr.paths import preset
 from asr.training.bar import Bar
 from asr.training.callbacks import Clock, Keeper, Logs, Validation
@@ -136,7 +136,19 @@ def fit(recipe: Recipe, folder: RunFolder, console: Console, *, start: Path | No
         )
     if writer is not None:
         writer.close()
+    if isinstance(loader, Loader):
+        _tell_skipped(loader, folder)
     return task
+
+
+def _tell_skipped(loader: Loader, folder: RunFolder) -> None:
+    """Name once more, and in a file, what could not be read."""
+    if loader.skipped:
+        path = folder.path / f"unreadable{f'-{rank()}' if rank() else ''}.txt"
+        path.write_text("\n".join(loader.skipped) + "\n", encoding="utf-8")
+        log.warning(
+            "%d utterances could not be read and were left out; %s names them", len(loader.skipped), path
+        )
 
 
 def _check_data(data: DataConfig) -> frozenset[tuple[str, int]]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from asr.dataset import Batch, DataConfig, Loader
 from asr.dataset.augment import BandLimit, Codec, Concatenate, Noise, Room, Speed, Volume
 from asr.dataset.cuts import Cache, load_audio, text_of
 from asr.errors import DataError
+from asr.tokenizer import Tokenizer
 
 DURATIONS = [0.5 + 0.13 * i for i in range(20)]
 
@@ -206,6 +209,24 @@ def test_audio_that_fails_while_training_names_the_cut(corpus, workers):
         assert sorted(id for batch in going_on for id in batch.ids) == ["u000", "u001", "u003"]
     (message,) = going_on.skipped
     assert "u002" in message
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_text_without_tokens_is_left_out_and_named(corpus, workers):
+    path = corpus([1.0] * 4)
+    config = DataConfig(train=(path,), workers=workers, bad_share=0.25)
+    letters = Tokenizer.train(["Word 0 1 3"], kind="characters")
+    loader = Loader([path], config, letters, training=True)
+    assert sorted(id for batch in loader for id in batch.ids) == ["u000", "u001", "u003"]
+    (message,) = loader.skipped
+    assert "line 3: character '2'" in message
+
+
+def test_a_process_that_is_killed_is_told(corpus, monkeypatch):
+    loader = make(corpus([1.0] * 4), workers=1)
+    monkeypatch.setattr(loader.manifest, "load", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(DataError, match=r"a process that reads data has ended .*fewer of data.workers"):
+        list(loader)
 
 
 def test_a_batch_of_bad_audio_only_is_passed_over(corpus):

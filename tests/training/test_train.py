@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import soundfile
 import torch
-from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
 from asr import bundle
 from asr.encoders import Zipformer
@@ -16,46 +14,6 @@ from asr.training.checkpoints import RunFolder
 from asr.training.finish import average, spans
 from asr.training.task import SCHEDULES_OVER
 from asr.training.train import train
-from tests.training.fakes import tones
-
-RECIPE = """
-model:
-  encoder:
-    layers: [1, 1]
-    dims: [32, 32]
-    feed_forward_dims: [32, 32]
-    unmasked_dims: [16, 16]
-    downsampling: [1, 2]
-    heads: [2, 2]
-    kernels: [7, 7]
-    query_dim: 8
-    value_dim: 4
-    embed_channels: [4, 8, 8]
-    chunks: [{frames: 8, left: 32}]
-  transducer: {predictor: {dim: 16}, joiner_dim: 16, warmup: 5}
-tokenizer: {kind: characters}
-data:
-  train: [DATA/train.jsonl.gz]
-  dev: [DATA/train.jsonl.gz]
-  max_duration: 8
-  max_seconds: 4
-  workers: 0
-train: {epochs: 3, clock: budget, warmup_batches: 2, average_batches: 1, log_batches: 1, threads: 1}
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    cuts = []
-    for i, text in enumerate(["abc", "dada", "bd", "cab", "dbca", "acdb"]):
-        path = tmp_path / f"{i}.flac"
-        soundfile.write(path, tones(text, i).numpy(), 16000)
-        recording = Recording.from_file(path)
-        segment = SupervisionSegment(f"s{i}", recording.id, 0.0, recording.duration, text=text, speaker="x")
-        cuts.append(MonoCut(f"c{i}", 0.0, recording.duration, 0, recording=recording, supervisions=[segment]))
-    CutSet.from_cuts(cuts).to_file(tmp_path / "train.jsonl.gz")
-    (tmp_path / "tones.yaml").write_text(RECIPE.replace("DATA", str(tmp_path)))
-    return tmp_path / "tones.yaml"
 
 
 def test_train(recipe: Path, tmp_path: Path):
@@ -72,6 +30,7 @@ def test_train(recipe: Path, tmp_path: Path):
         "dev at batch",
         "WER transducer",
         "the bundle gets",
+        "% of the time",
     ):
         assert part in text
     assert list((out / "tensorboard").iterdir())
@@ -119,6 +78,20 @@ def test_bad_data_is_told_before_training(recipe: Path, tmp_path: Path):
     with pytest.raises(DataError, match="c3"):
         train(recipe, out=tmp_path / "run")
     assert train(recipe, ["data.bad_share=0.2", "train.epochs=1"], out=tmp_path / "run").exists()
+
+
+def test_audio_that_fails_later_is_named_at_the_end(recipe: Path, tmp_path: Path):
+    whole = (tmp_path / "3.flac").read_bytes()
+    middle = len(whole) // 2
+    (tmp_path / "3.flac").write_bytes(whole[: middle - 300] + bytes(300) + whole[middle:])  # headers are fine
+    out = tmp_path / "run"
+    with pytest.raises(
+        DataError, match=r"1 utterances of 6 cannot be read, more than data.bad_share=0.01 .*c3"
+    ):
+        train(recipe, ["train.epochs=1", "data.dev=[]"], out=out)
+    train(recipe, ["train.epochs=1", "data.dev=[]", "data.bad_share=0.2"], out=out)
+    assert "1 utterances could not be read and were left out" in (out / "train.log").read_text()
+    assert "line 4: cut c3: its audio cannot be read" in (out / "unreadable.txt").read_text()
 
 
 def test_a_run_begins_with_a_model(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
