@@ -172,8 +172,8 @@ class Loader:
     and augmented; else every utterance comes once, as it is, from long to short. `leave_out` are
     (file, line) of the manifests that validation found bad; `limit` takes so many of the rest, spread evenly.
     An utterance whose audio cannot be read, or whose text has no tokens, is logged, left out and counted in `skipped`.
-    The batches depend on the seed and the epoch alone; `state_dict` counts those handed out, so a resumed loader goes on
-    with the next one, at once.
+    The batches depend on the seed and the epoch alone; `state_dict` counts those handed out, so a resumed loader goes
+    on with the next one, at once.
 
     Raises:
         DataError: no utterance to train on; while iterating, more utterances whose audio cannot be read than

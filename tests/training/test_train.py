@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lhotse import CutSet
 
 from asr import bundle
 from asr.encoders import Zipformer
