@@ -11,9 +11,6 @@ from torch import nn
 from asr.cli import main
 from asr.training import diagnose as module
 from asr.training.diagnose import Part, diagnose
-from tests.training.test_train import recipe
-
-__all__ = ["recipe"]
 
 
 def test_a_model_that_is_well(recipe: Path) -> None:

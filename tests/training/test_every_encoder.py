@@ -17,9 +17,6 @@ from streaming.engine import TorchEngine
 from streaming.events import Final
 from streaming.server import Server, Settings
 from tests.training.fakes import tones
-from tests.training.test_train import recipe
-
-__all__ = ["recipe"]
 
 
 @pytest.mark.parametrize("kind", sorted(ENCODERS))
