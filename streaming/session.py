@@ -301,7 +301,7 @@ class Session:
 def _in_time(options: Options, frame_seconds: float) -> SearchConfig:
     """A beam settles its tokens before silence ends their segment."""
     silence = options.endpointing.silence
-    if options.search.kind == "greedy" or silence is None:
+    if options.search.greedy or silence is None:
         return options.search
     lag = max(1, min(options.search.lag_frames, int(silence / frame_seconds) - EVERY))
     return replace(options.search, lag_frames=lag)

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from asr.encoders.base import Chunk
 from asr.errors import ConfigError
 
-__all__ = ["LegacyPositions", "Places", "Positions", "RelativePositions", "check_chunks", "encodings", "sinusoids"]
+__all__ = [
+    "LegacyPositions",
+    "Places",
+    "Positions",
+    "RelativePositions",
+    "check_chunks",
+    "encodings",
+    "sinusoids",
+]
 
 Positions = Literal["relative", "legacy", "places", "absolute", "none"]
 """What a query knows of where a key stands.

@@ -41,11 +41,10 @@ class CTCConfig:
 
 @dataclass(frozen=True)
 class CTCState:
-    """Of greedy search. previous: (B,) the best token of the last frame; frame: (B,) frames so far; phrases: (B,)."""
+    """Of greedy search. previous: (B,) the best token of the last frame; frame: (B,) frames so far."""
 
     previous: Tensor
     frame: Tensor
-    phrases: Tensor
 
 
 def disagreement(x: Tensor, x_lens: Tensor) -> Tensor:
@@ -122,20 +121,10 @@ class CTC(nn.Module):
 
     def init_state(self, batch: int, plan: Plan | None = None) -> CTCState | Beam:
         if plan is not None and plan.fusion is not None:
-            if not plan.greedy:
-                return beams.start(
-                    batch,
-                    plan.beam,
-                    2,
-                    plan.lag,
-                    plan.fusion.init(batch, plan.beam),
-                    plan.fusion.start(batch, plan.beam),
-                )
-            phrases = plan.fusion.init(batch, 1).phrases[:, 0]
-        else:
-            phrases = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)
-        zero = torch.zeros_like(phrases)
-        return CTCState(zero, zero, phrases)
+            fused, neural = plan.fusion.init(batch, plan.beam), plan.fusion.start(batch, plan.beam)
+            return beams.start(batch, plan.beam, 2, plan.lag, fused, neural)
+        zero = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)
+        return CTCState(zero, zero)
 
     def step(
         self, y: Tensor, y_lens: Tensor, state: CTCState | Beam, plan: Plan | None = None
@@ -146,15 +135,8 @@ class CTC(nn.Module):
         if isinstance(state, Beam):
             assert plan is not None
             return ctc_beam(x, y_lens, state, plan)
-        emissions, last, phrases = ctc_greedy(
-            x,
-            y_lens,
-            state.previous,
-            state.frame,
-            fusion=plan.fusion if plan else None,
-            phrases=state.phrases,
-        )
-        return emissions, CTCState(last, state.frame + y_lens, phrases)
+        emissions, last = ctc_greedy(x, y_lens, state.previous, state.frame)
+        return emissions, CTCState(last, state.frame + y_lens)
 
     def tail(self, state: CTCState | Beam) -> list[list[Emission]]:
         return beams.best(state) if isinstance(state, Beam) else [[] for _ in state.frame]

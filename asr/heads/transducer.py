@@ -94,7 +94,7 @@ class TransducerConfig:
 
 @dataclass(frozen=True)
 class TransducerState:
-    """Of greedy search. prediction: of the tokens so far; frame: (B,) frames so far; phrases: (B,).
+    """Of greedy search. prediction: of the tokens so far; frame: (B,) frames so far.
 
     skip: (B,) frames to come that a duration passes over.
     """
@@ -102,7 +102,6 @@ class TransducerState:
     prediction: Prediction
     frame: Tensor
     skip: Tensor
-    phrases: Tensor
 
 
 @dataclass(frozen=True)
@@ -204,17 +203,9 @@ class Transducer(Scheduled):
         zero = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)
         prediction = self.predict(zero + BLANK, self.predictor.init_state(batch))
         if plan is None or plan.fusion is None:
-            return TransducerState(prediction, zero, zero, zero)
-        if plan.greedy:
-            return TransducerState(prediction, zero, zero, plan.fusion.init(batch, 1).phrases[:, 0])
-        beam = beams.start(
-            batch,
-            plan.beam,
-            1,
-            plan.lag,
-            plan.fusion.init(batch, plan.beam),
-            plan.fusion.start(batch, plan.beam),
-        )
+            return TransducerState(prediction, zero, zero)
+        fused, neural = plan.fusion.init(batch, plan.beam), plan.fusion.start(batch, plan.beam)
+        beam = beams.start(batch, plan.beam, 1, plan.lag, fused, neural)
         of_each = map_tree(lambda x: torch.stack([x] * plan.beam, 1), prediction)
         return TransducerBeam(beam, of_each)
 
@@ -235,14 +226,14 @@ class Transducer(Scheduled):
                 x, y_lens, state.beam, state.prediction, plan, predict=self.predict, join=self.join, kept=kept
             )
             return found, TransducerBeam(beam, prediction)
-        emissions, prediction, phrases, skip = transducer_greedy(
+        emissions, prediction, skip = transducer_greedy(
             x, y_lens, state.prediction, state.frame, predict=self.predict,
             join=self.join if plan is None else plan.penalised(self.join), max_symbols=self.config.max_symbols,
             durations=None if self.config.tdt is None else self.frames_to_go, skip=state.skip, kept=kept,
-            alike=plan is None, fusion=plan.fusion if plan else None, phrases=state.phrases,
+            alike=plan is None,
         )  # fmt: skip
         skip = skip if self.config.tdt is not None else state.skip
-        return emissions, TransducerState(prediction, state.frame + y_lens, skip, phrases)
+        return emissions, TransducerState(prediction, state.frame + y_lens, skip)
 
     def tail(self, state: TransducerState | TransducerBeam) -> list[list[Emission]]:
         return beams.best(state.beam) if isinstance(state, TransducerBeam) else [[] for _ in state.frame]

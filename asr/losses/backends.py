@@ -37,7 +37,9 @@ def solve_with_k2(lattice: Lattice) -> tuple[Tensor, Occupation]:
     k2: Any = import_module("k2")
     symbol, blank, back = _whole(lattice)
     px = symbol[:, :, :-1].mT
-    if lattice.topology == "regular":  # there is one more column, and no token follows an utterance's last blank
+    if (
+        lattice.topology == "regular"
+    ):  # there is one more column, and no token follows an utterance's last blank
         px = torch.nn.functional.pad(px, (0, 1))
         column = torch.arange(px.shape[2], device=px.device)
         px = px.masked_fill(column >= lattice.frame_lens[:, None, None], -torch.inf)

@@ -91,10 +91,10 @@ class Grown(NamedTuple):
     owed: tuple[Tensor, Tensor] | None
 
 
-def advance(beam: Beam, grown: Grown, real: Tensor | None) -> tuple[Beam, Tensor, Tensor]:
+def advance(beam: Beam, grown: Grown, real: Tensor | None, sure: int) -> tuple[Beam, Tensor, Tensor]:
     """The K best after a frame, which K parents (B, K) they come from and with which new tokens (blank: none).
 
-    real: (B,) the streams that have this frame; None: all of them.
+    real: (B,) the streams that have this frame; None: all of them. sure: as of `select`.
     """
     streams, count = beam.last.shape
     width = grown.tokens.shape[-1] - count
@@ -113,7 +113,7 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None) -> tuple[Beam, Tensor
     if grown.owed is not None:
         new = grown.owed[1].view(grown.tokens.shape)[..., :width]
         owed = torch.cat([grown.owed[0], new.flatten(1)], 1)
-    score, index = select(torch.cat([stay.logsumexp(-1), extended.flatten(1)], 1), owed, count)
+    score, index = select(torch.cat([stay.logsumexp(-1), extended.flatten(1)], 1), owed, count, sure)
     stays, kept = index < count, index.clamp(max=count - 1)
     at = (index - count).clamp(min=0)
     of, column = at // width, at % width
@@ -132,10 +132,12 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None) -> tuple[Beam, Tensor
     parts[..., -1] = score
     fused = beam.fused
     if grown.fused is not None:
-        new = place.masked_fill(stays, 0)
+        # Where a stronger path leads to the same tokens, phrases stand where they do on that one.
+        same = stays & ~dominated
+        new = place.masked_fill(same, 0)
         fused = trees.map_tree(
             lambda own, extended: torch.where(
-                stays.view(*stays.shape, *[1] * (own.dim() - 2)), rows(own, kept), rows(extended, new)
+                same.view(*stays.shape, *[1] * (own.dim() - 2)), rows(own, kept), rows(extended, new)
             ),
             beam.fused,
             grown.fused,
@@ -160,14 +162,14 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None) -> tuple[Beam, Tensor
     return after, parent, token
 
 
-def select(scores: Tensor, owed: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
-    """(B, N) -> the best scores and their places (B, K): half of them without what is owed, so that what is lent to
+def select(scores: Tensor, owed: Tensor | None, count: int, sure: int) -> tuple[Tensor, Tensor]:
+    """(B, N) -> the best scores and their places (B, K): `sure` of them without what is owed, so that what is lent to
     phrases cannot push the others out."""
     if owed is None:
         return scores.topk(count)
-    sure = (scores - owed).topk((count + 1) // 2).indices
-    rest, places = scores.scatter(1, sure, -torch.inf).topk(count // 2)
-    return torch.cat([scores.gather(1, sure), rest], 1), torch.cat([sure, places], 1)
+    kept = (scores - owed).topk(sure).indices
+    rest, places = scores.scatter(1, kept, -torch.inf).topk(count - sure)
+    return torch.cat([scores.gather(1, kept), rest], 1), torch.cat([kept, places], 1)
 
 
 def frames(

@@ -86,8 +86,17 @@ class SearchConfig:
     @property
     def plain(self) -> bool:
         """Greedy search, and nothing that changes it."""
-        changed = self.phrases or self.blank_penalty or self.blank_skip is not None
-        return self.kind == "greedy" and not changed
+        return self.greedy and not self.blank_penalty and self.blank_skip is None
+
+    @property
+    def greedy(self) -> bool:
+        """A single hypothesis. Phrases need more: with them, "greedy" is a beam of one and of some that are lent."""
+        return self.kind == "greedy" and not self.phrases
+
+    @property
+    def sure(self) -> int:
+        """Hypotheses that are kept whatever is lent to others."""
+        return 1 if self.kind == "greedy" else self.beam
 
     @property
     def group(self) -> Hashable:

@@ -54,7 +54,7 @@ class Fusion:
         self._model = None if isinstance(lm, nn.Module) else lm
         self._lodr = ngram.load(head.lodr, tokenizer, device) if head.lodr else None
         self._model_scale, self._lodr_scale = column("lm_scale"), column("lodr_scale")
-        self._word_bonus = column("word_bonus")
+        self._word_bonus, self._margin = column("word_bonus"), column("phrase_margin")
         self._spelling: Spelling | None = None
         if self._model is not None and self._model.unit == "words":
             self._spelling = spelling(tokenizer).to(device)
@@ -90,8 +90,12 @@ class Fusion:
             return neural
         return follow(neural, parent, token, self.neural.predict)
 
-    def extend(self, fused: Fused, tokens: Tensor) -> tuple[Tensor, Fused]:
-        """Each hypothesis of (B, N) with each of its tokens (B, N, C) -> what is added (B, N, C), and (B, N * C)."""
+    def extend(self, fused: Fused, tokens: Tensor, heard: Tensor | None = None) -> tuple[Tensor, Fused]:
+        """Each hypothesis of (B, N) with each of its tokens (B, N, C) -> what is added (B, N, C), and (B, N * C).
+
+        heard: (B, N, C) the acoustic log-probabilities, first that of the best token but blank: phrases go on with tokens
+        only that are not far from it. None: with any.
+        """
         batch, count, width = tokens.shape
         flat = tokens.flatten(1)
         at = Fused(*(_repeat(x, width) for x in (fused.phrases, fused.model, fused.lodr, fused.word)))
@@ -99,7 +103,11 @@ class Fusion:
         phrases, model, lodr, word = at.phrases, at.model, at.lodr, at.word
         if self._automaton is not None:
             offset = self._offset[:, None]
-            gain, phrases = self._automaton.step(phrases + offset, flat, self._begins[flat])
+            symbol = flat
+            if heard is not None:  # the blank continues no phrase, and gives back all that was lent
+                plausible = heard >= heard[..., :1] - self._margin[:, None, None]
+                symbol = torch.where(plausible.flatten(1), flat, BLANK)
+            gain, phrases = self._automaton.step(phrases + offset, symbol, self._begins[flat])
             bonus, phrases = bonus + gain, phrases - offset
         if self._lodr is not None:
             gain, lodr = _score(self._lodr, lodr, flat)
@@ -146,20 +154,6 @@ class Fusion:
                 fused,
             )
         return total + self.finish(fused)
-
-    def raise_tokens(self, state: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-        """For greedy search, states (B,) of the phrases -> the boost of each token (B, V), and the next states.
-
-        There is no other hypothesis for which a boost could be taken back, so nothing is ever taken, and only half of
-        it is given.
-        """
-        assert self._automaton is not None
-        every = torch.arange(tokens, device=state.device).expand(len(state), -1)
-        offset = self._offset[:, None]
-        gain, phrases = self._automaton.step(
-            (state[:, None] + offset).expand(-1, tokens), every, self._begins[every]
-        )
-        return gain.clamp(min=0) / 2, phrases - offset
 
     def _words(self, history: Tensor, word: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of the words that have ended, of (B, N); the histories of all."""

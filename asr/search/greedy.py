@@ -1,8 +1,4 @@
-"""The most probable token at each step: batched over streams, and the same for any split of the frames.
-
-Phrases choose between tokens where one is emitted anyway: with a single hypothesis, a boost that could turn blanks into
-tokens could never be taken back.
-"""
+"""The most probable token at each step: batched over streams, and the same for any split of the frames."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ from torch import Tensor
 
 from asr import state as trees
 from asr.search.emission import BLANK, Emission
-from asr.search.fusion import Fusion
 from asr.search.kept import Kept
 from asr.search.prediction import Predict, Prediction
 
@@ -21,52 +16,19 @@ __all__ = ["ctc_greedy", "transducer_greedy"]
 
 
 def ctc_greedy(
-    log_probabilities: Tensor,
-    lens: Tensor,
-    previous: Tensor,
-    frame: Tensor,
-    *,
-    fusion: Fusion | None = None,
-    phrases: Tensor | None = None,
-) -> tuple[list[list[Emission]], Tensor, Tensor]:
+    log_probabilities: Tensor, lens: Tensor, previous: Tensor, frame: Tensor
+) -> tuple[list[list[Emission]], Tensor]:
     """Best token of each frame, runs of one token merged, blanks dropped.
 
     log_probabilities: (B, U, V); lens: (B,); previous: (B,) the best token of the frame before; frame: (B,) the
-    number of the first frame; phrases: (B,) where the streams stand in `fusion`'s. Returns the emissions, the best
-    token of each stream's last frame, and where they stand then.
+    number of the first frame. Returns the emissions, and the best token of each stream's last frame.
     """
-    phrases = torch.zeros_like(frame) if phrases is None else phrases
     score, best = log_probabilities.max(-1)
     before = torch.cat([previous[:, None], best], 1)
     real = torch.arange(best.shape[1], device=best.device) < lens[:, None]
     emits = real & (best != BLANK) & (best != before[:, :-1])
     last = before.gather(1, lens[:, None])[:, 0]
-    if fusion is not None:
-        best, score, phrases = _boosted(log_probabilities, emits, best, score, fusion, phrases)
-    return _emissions(emits, best, score, frame), last, phrases
-
-
-def _boosted(
-    log_probabilities: Tensor, emits: Tensor, token: Tensor, score: Tensor, fusion: Fusion, phrases: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Each stream's emissions one after another, since each depends on those before."""
-    number = emits.cumsum(1)
-    streams = torch.arange(len(emits), device=emits.device)
-    for i in range(1, int(number[:, -1:].max()) + 1 if number.numel() else 1):
-        has, at = number[:, -1] >= i, (number >= i).to(torch.uint8).argmax(1)
-        row = log_probabilities[streams, at]
-        chosen, phrases = _choose(row, has, fusion, phrases)
-        token = token.scatter(1, at[:, None], torch.where(has, chosen, token[streams, at])[:, None])
-        score = score.scatter(1, at[:, None], row.gather(1, token[streams, at][:, None]))
-    return token, score, phrases
-
-
-def _choose(row: Tensor, emits: Tensor, fusion: Fusion, phrases: Tensor) -> tuple[Tensor, Tensor]:
-    """The best of the tokens (B, V) but blank, boost included, and the next states where the stream `emits`."""
-    gain, following = fusion.raise_tokens(phrases, row.shape[-1])
-    gain[:, BLANK] = -torch.inf
-    chosen = (row + gain).argmax(-1)
-    return chosen, torch.where(emits, following.gather(1, chosen[:, None])[:, 0], phrases)
+    return _emissions(emits, best, score, frame), last
 
 
 def _emissions(emits: Tensor, token: Tensor, score: Tensor, frame: Tensor) -> list[list[Emission]]:
@@ -94,9 +56,7 @@ def transducer_greedy(
     skip: Tensor | None = None,
     kept: Kept | None = None,
     alike: bool = False,
-    fusion: Fusion | None = None,
-    phrases: Tensor | None = None,
-) -> tuple[list[list[Emission]], Prediction, Tensor, Tensor]:
+) -> tuple[list[list[Emission]], Prediction, Tensor]:
     """Emit the best token and stay on the frame, or move on at blank or after `max_symbols` tokens.
 
     Streams go on independently (Bataev et al. 2024, label looping): each looks at some frames at once given what it has
@@ -106,11 +66,9 @@ def transducer_greedy(
 
     encoder: (B, U, J) projected frames; prediction: of the tokens so far; frame: (B,) the number of the first frame;
     join: (B, W, J), (B, 1, J) -> logits (B, W, V); durations: -> frames (B, W) int64, of which `skip` (B,) are left
-    from the step before; kept: of the frames, those that are looked at; fusion, phrases: as in `ctc_greedy`.
-    Returns the emissions, the prediction that follows them, where the streams stand in the phrases, and the next
-    step's `skip`.
+    from the step before; kept: of the frames, those that are looked at. Returns the
+    emissions, the prediction that follows them, and the next step's `skip`.
     """
-    phrases = torch.zeros_like(frame) if phrases is None else phrases
     if kept is not None:
         encoder, lens = kept.of(encoder), kept.lens
     batch, frames, _ = encoder.shape
@@ -137,9 +95,6 @@ def transducer_greedy(
             emits = (passed == first) & spoken.gather(1, first[:, None])[:, 0]
             stays = goes.gather(1, first[:, None])[:, 0]
         token = best.gather(1, first[:, None])[:, 0]
-        if fusion is not None:
-            row = logits.gather(1, first[:, None, None].expand(-1, -1, logits.shape[-1]))[:, 0]
-            token, phrases = _choose(row, emits, fusion, phrases)
         says = emits.nonzero()[:, 0]
         if len(says):
             chosen = logits[says, first[says]].log_softmax(-1).gather(1, token[says, None])[:, 0]
@@ -156,7 +111,7 @@ def transducer_greedy(
         stays = torch.where(count >= max_symbols, stays.clamp(min=1), stays)
         at[rows] = here + passed + torch.where(emits, stays, 0)
         symbols[rows] = torch.where(stays > 0, 0, count)
-    return out, prediction, phrases, (at - lens).clamp(min=0)
+    return out, prediction, (at - lens).clamp(min=0)
 
 
 def _passed(goes: Tensor, spoken: Tensor, left: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def joint_beam(
     fusion = plan.fusion if plan is not None and plan.fusion is not None and plan.fusion.used else None
     fused, neural = (None, ()) if fusion is None else (fusion.init(batch, beam), fusion.start(batch, beam))
     prefixes = None if ctc is None else PrefixScores.of(ctc, lens, beam)
-    share = weight.double()[:, None]
+    share, sure = weight.double()[:, None], beam if plan is None else min(plan.sure, beam)
     attended, added = torch.zeros(2, batch, beam, dtype=torch.float64, device=device)
     alive = torch.zeros(batch, beam, dtype=torch.bool, device=device)
     alive[:, 0] = True
@@ -72,7 +72,7 @@ def joint_beam(
             end = end + fusion.finish(fused)
             if (owed := plan.owed(extended)) is not None:
                 lent = torch.nn.functional.pad(owed.view(best.shape), (0, 1)).flatten(1)
-        total, index = select(torch.cat([best + more, end[..., None]], -1).flatten(1), lent, beam)
+        total, index = select(torch.cat([best + more, end[..., None]], -1).flatten(1), lent, beam, sure)
         parent, column = index // (count + 1), index % (count + 1)
         ends = (column == count) & (total > -torch.inf)
         for b, k in ends.nonzero().tolist():

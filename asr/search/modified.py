@@ -46,13 +46,14 @@ def transducer_beam(
         scores = plan.penalise(logits)
         top = scores[..., 1:].topk(plan.width(scores.shape[-1]), -1).indices + 1
         tokens = torch.cat([top, beam.last[:, None].expand(-1, count, -1)], -1)
-        bonus, fused = plan.extend(beam, tokens)
         gained = scores.gather(2, tokens)
+        bonus, fused = plan.extend(beam, tokens, gained)
         stay = beam.score + scores[..., BLANK, None]
         beam, parent, token = beams.advance(
             beam,
             Grown(stay, tokens, beam.score + gained + bonus, gained, fused, plan.loans(beam.fused, fused)),
             real,
+            plan.sure,
         )
         prediction = follow(prediction, parent, token, predict)
         beam = plan.follow(beam, parent, token)

@@ -28,8 +28,8 @@ class Plan:
     """The searches of B streams that share a step: one kind, beam and language model; the rest as each likes.
 
     penalty: (B,) of the blank, None where all are 0. blank_skip: (B,) the log-probability of CTC's blank above which a
-    transducer does not look at a frame, None where it looks at all. fusion: None where greedy search has nothing to
-    boost; only then no tokenizer is needed.
+    transducer does not look at a frame, None where it looks at all. fusion: None of greedy search; only then no
+    tokenizer is needed.
     Raises ConfigError: configurations that cannot share a step. DataError: a language model that cannot be read.
     """
 
@@ -41,20 +41,17 @@ class Plan:
         head = configs[0]
         if any(config.group != head.group for config in configs[1:]):
             raise ConfigError("searches of different kinds, beams or language models cannot share a step")
-        self.kind, self.beam, self.lag = head.kind, head.width, head.lag_frames
+        self.kind, self.greedy, self.lag = head.kind, head.greedy, head.lag_frames
+        self.beam, self.sure = head.width, head.sure
         penalties = [config.blank_penalty for config in configs]
         self.penalty = torch.tensor(penalties, device=device) if any(penalties) else None
         # 0 is the logarithm of a probability that none exceeds.
         most = [math.log(config.blank_skip or 1.0) for config in configs]
         self.blank_skip = torch.tensor(most, device=device) if any(most) else None
         self.fusion: Fusion | None = None
-        if not self.greedy or head.phrases:
+        if not self.greedy:
             assert tokenizer is not None
             self.fusion = Fusion(configs, tokenizer, device)
-
-    @property
-    def greedy(self) -> bool:
-        return self.kind == "greedy"
 
     def rows(self, index: Sequence[int]) -> Plan:
         """The plan of some of the streams."""

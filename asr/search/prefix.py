@@ -28,10 +28,10 @@ def ctc_beam(
         now = log_probabilities[:, u]
         candidates = torch.cat([top[:, u], beam.last], 1)
         tokens = candidates[:, None].expand(-1, count, -1)
-        bonus, fused = plan.extend(beam, tokens)
         # A token right after itself is another one only if a blank lies between.
         before = torch.where(tokens == beam.last[..., None], beam.score[..., :1], beam.total[..., None])
         gained = now.gather(1, candidates)[:, None].expand_as(tokens)
+        bonus, fused = plan.extend(beam, tokens, gained)
         stay = torch.stack(
             [beam.total + now[:, BLANK, None], beam.score[..., 1] + now.gather(1, beam.last)], -1
         )
@@ -39,6 +39,7 @@ def ctc_beam(
             beam,
             Grown(stay, tokens, before + gained + bonus, gained, fused, plan.loans(beam.fused, fused)),
             real,
+            plan.sure,
         )
         beam = plan.follow(beam, parent, token)
         if due is not None:

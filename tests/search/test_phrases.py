@@ -1,6 +1,8 @@
-"""The automaton of phrases against the definition: a boost for each token of each whole phrase, and nothing else."""
+"""The automaton of phrases against the definition: a boost for what each whole phrase says, and for nothing else."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 
 from asr.heads import Emission
 from asr.search.automaton import join
+from asr.search.beam import rank, start
 from asr.search.config import SearchConfig
 from asr.search.phrases import as_written, compile_phrases, mark, word_begins
+from asr.search.plan import Plan
+from asr.search.prefix import ctc_beam
 from asr.tokenizer import Tokenizer, words
 from tests.search.lattices import agree, every_text, frames, head_of, search, text, tokenizer
 
@@ -28,47 +33,63 @@ def weight(phrases: tuple[str, ...], tokens: list[int], model: Tokenizer = LETTE
     return total + float(automaton.final[state])
 
 
+def worth(phrases: tuple[str, ...], phrase: str, model: Tokenizer = LETTERS) -> float:
+    """What a phrase adds: the boost of each token, less log n / log V where the phrases go on with n of V."""
+    spelt, total = [tuple(compile_phrases((one,), BOOST, model).tokens)[0] for one in phrases], 0.0
+    tokens = tuple(compile_phrases((phrase,), BOOST, model).tokens)[0]
+    for i, token in enumerate(tokens):
+        following = {one[i] for one in spelt if len(one) > i and one[:i] == tokens[:i]}
+        if model.piece(token) != "▁":
+            total += BOOST * (1 - math.log(len(following)) / math.log(model.size))
+    return total
+
+
 @pytest.mark.parametrize(
-    ("phrases", "said", "tokens_of_phrases"),
+    ("phrases", "said", "found"),
     [
-        (("ab",), "ab", 2),
-        (("ab",), "a", 0),
-        (("ab",), "abb", 0),  # the word goes on
-        (("ab",), "bab", 0),  # it had begun before
-        (("ab",), "ab ab", 4),
-        (("ab",), "b ab aa", 2),
-        (("a b",), "a b", 2),
-        (("a b",), "a bb", 0),
-        (("a b",), "a a b", 2),  # what broke off leaves nothing
-        (("a", "a b"), "a b", 2),  # the longer one has the shorter in it
-        (("a", "a b"), "a a", 2),
-        (("b", "a b a"), "a b b", 2),  # the shorter one in the midst of a longer that breaks off
-        (("b", "a b a"), "a b a", 3),
-        (("b", "ab"), "ab", 2),  # "b" is no word there
-        (("a b", "b a"), "a b a", 4),  # both are there
+        (("ab",), "ab", ["ab"]),
+        (("ab",), "a", []),
+        (("ab",), "abb", []),  # the word goes on
+        (("ab",), "bab", []),  # it had begun before
+        (("ab",), "ab ab", ["ab", "ab"]),
+        (("ab",), "b ab aa", ["ab"]),
+        (("a b",), "a b", ["a b"]),
+        (("a b",), "a bb", []),
+        (("a b",), "a a b", ["a b"]),  # what broke off leaves nothing
+        (("a", "a b"), "a b", ["a b"]),  # the longer one has the shorter in it
+        (("a", "a b"), "a a", ["a", "a"]),
+        (("b", "a b a"), "a b b", ["b", "b"]),  # the shorter one in the midst of a longer that breaks off
+        (("b", "a b a"), "a b a", ["a b a"]),
+        (("b", "ab"), "ab", ["ab"]),  # "b" is no word there
+        (("a b", "b a"), "a b a", ["a b", "b a"]),  # both are there
     ],
 )
-def test_only_whole_phrases_keep_their_boost(
-    phrases: tuple[str, ...], said: str, tokens_of_phrases: int
-) -> None:
-    assert weight(phrases, LETTERS.encode(said)) == pytest.approx(BOOST * tokens_of_phrases)
+def test_only_whole_phrases_keep_their_boost(phrases: tuple[str, ...], said: str, found: list[str]) -> None:
+    expected = sum(worth(phrases, phrase) for phrase in found)
+    assert weight(phrases, LETTERS.encode(said)) == pytest.approx(expected)
 
 
 @given(st.text("ab ", max_size=12), st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=4))
 def test_words_as_phrases(said: str, phrases: list[str]) -> None:
     said = " ".join(said.split())
-    expected = BOOST * sum(len(word) for word in said.split() if word in phrases)
+    expected = sum(worth(tuple(phrases), word) for word in said.split() if word in phrases)
     tokens = LETTERS.encode(said)
     assert weight(tuple(phrases), tokens) == pytest.approx(expected)
     found = compile_phrases(tuple(phrases), BOOST, LETTERS).matches(tokens)
     assert [m.phrase for m in found] == [word for word in said.split() if word in phrases]
 
 
+def test_a_phrase_among_many_is_worth_less_and_never_less_than_nothing() -> None:
+    alone = weight(("ab",), LETTERS.encode("ab"))
+    among = weight(("ab", "ba", "aa", "bb"), LETTERS.encode("ab"))
+    assert 0 <= among < alone == pytest.approx(2 * BOOST)
+
+
 @pytest.mark.parametrize("kind", ["ctc", "transducer"])
 def test_scores_in_a_beam_are_the_sum_over_all_paths_and_the_boost(kind: str) -> None:
     """So a phrase that is not there changes no score at all."""
     head, y = head_of(kind, 4, seed=1), frames((1, 4), 1)
-    config = SearchConfig(kind="beam", beam=64, phrases=("ab", "b a"), phrase_boost=BOOST)
+    config = SearchConfig(kind="beam", beam=64, phrases=("ab", "b a"), phrase_boost=BOOST, phrase_margin=1000)
     every = every_text(head, y[0])
     (found,) = search(head, y, torch.tensor([4]), [config], LETTERS)
     for hypothesis in found:
@@ -148,17 +169,34 @@ def test_words_tell_which_phrase_they_are_of() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ctc", "transducer"])
-def test_greedy_search_chooses_between_tokens_only(kind: str) -> None:
-    """A boost may turn one token into another, and never adds or takes away one."""
-    changed = 0
-    for seed in range(5):
+def test_greedy_search_keeps_hypotheses_for_phrases(kind: str) -> None:
+    """However the frames are split; the phrase is found more often, and without it in the list as often as ever."""
+    found = {"plain": 0, "listed": 0}
+    for seed in range(8):
         head, y, lens = head_of(kind, 4, seed=seed, loud=1.0), frames((1, 30), seed), torch.tensor([30])
-        ((plain,),) = search(head, y, lens, [SearchConfig()], LETTERS)
-        config = SearchConfig(phrases=("abab", "b"), phrase_boost=5.0)
-        ((boosted,),) = search(head, y, lens, [config], LETTERS)
-        if kind == "ctc":
-            assert [e.frame for e in plain.emissions] == [e.frame for e in boosted.emissions]
-        ((cut,),) = search(head, y, lens, [config], LETTERS, cuts=(1, 7, 20))
-        agree([cut], [boosted])
-        changed += text(plain) != text(boosted)
-    assert changed
+        ((plain,),) = (search(head, y, lens, [SearchConfig()], LETTERS),)
+        config = SearchConfig(phrases=("abab", "bb"), phrase_boost=3.0)
+        (boosted,) = search(head, y, lens, [config], LETTERS)
+        (cut,) = search(head, y, lens, [config], LETTERS, cuts=(1, 7, 20))
+        agree(cut, boosted)
+        for name, hypothesis in (("plain", plain[0][0]), ("listed", boosted[0])):
+            tokens = [e.token for e in hypothesis.emissions]
+            found[name] += len(compile_phrases(("abab", "bb"), 1.0, LETTERS).matches(tokens))
+    assert found["listed"] > found["plain"]
+
+
+def test_a_token_that_was_not_heard_breaks_a_phrase_off() -> None:
+    """ "ab" is boosted where b is a little less probable than a, and not where it is far less so."""
+    for far, boosted in ((1.0, True), (5.0, False)):
+        logits = torch.full((1, 3, 4), -20.0, dtype=torch.float64)
+        logits[0, 0, LETTERS.encode("a")[-1]] = 0.0
+        logits[0, 1, 0] = 0.0
+        logits[0, 2, LETTERS.encode("a")[-1]] = 0.0
+        logits[0, 2, LETTERS.encode("b")[-1]] = -far
+        config = SearchConfig(kind="beam", phrases=("ab",), phrase_boost=8.0, phrase_margin=2.0)
+        plan = Plan([config], LETTERS)
+        assert plan.fusion is not None
+        state = start(1, plan.beam, 2, plan.lag, plan.fusion.init(1, plan.beam), ())
+        _, state = ctc_beam(logits.log_softmax(-1), torch.tensor([3]), state, plan)
+        best = rank(state, plan.fusion.finish(state.fused))[0][0]
+        assert LETTERS.decode([e.token for e in best.emissions]) == ("ab" if boosted else "aa")
