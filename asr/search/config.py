@@ -11,6 +11,8 @@ from asr.errors import ConfigError
 
 __all__ = ["SearchConfig"]
 
+LENT = 3  # hypotheses at least that are kept for phrases, besides the others
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
@@ -28,7 +30,10 @@ class SearchConfig:
     this weight. word_bonus: added for each word of a word model.
     lodr, lodr_scale: a token bigram (ARPA) that stands for what the model has learnt of its training texts; it is
     subtracted with this weight (Zheng et al. 2022).
-    phrases, phrase_boost: texts to be recognised more readily, and what each of their tokens adds to the score.
+    phrases, phrase_boost: texts to be recognised more readily, and what each of their tokens adds to the score, the
+    less the more phrases there are that begin alike (see `asr.search.phrases`). phrase_margin: a phrase is broken off
+    by a token whose log-probability lies by more than that below that of the frame's best one. With phrases, greedy
+    search keeps three hypotheses for them, besides the best one.
     ctc_weight: CTC's share in an attention head's scores, from 0 to 1. reverse_weight: the share of its right-to-left
     decoder in what is left, if it has one; None is the share with which it was trained.
     lag_frames: after so many output frames, and 8 at most beyond, a token is settled: hypotheses that disagree with
@@ -49,6 +54,7 @@ class SearchConfig:
     lodr_scale: float = 0.1
     phrases: tuple[str, ...] = ()
     phrase_boost: float = 1.0
+    phrase_margin: float = 2.0
     ctc_weight: float = 0.3
     reverse_weight: float | None = None
     lag_frames: int = 20
@@ -63,6 +69,7 @@ class SearchConfig:
             ("word_bonus", -20, 20),
             ("lodr_scale", 0, 20),
             ("phrase_boost", 0, 20),
+            ("phrase_margin", 0, 1000),
             ("ctc_weight", 0, 1),
             ("reverse_weight", 0, 1),
             ("lag_frames", 1, 10_000),
@@ -101,11 +108,11 @@ class SearchConfig:
     @property
     def group(self) -> Hashable:
         """Streams whose groups are equal can share a step, whatever else they have chosen."""
-        if self.kind == "greedy":
-            return ("greedy", bool(self.phrases))
+        if self.greedy:
+            return ("greedy",)
         return (self.kind, self.width, self.lag_frames, self.lm, self.lodr)
 
     @property
     def width(self) -> int:
-        """Hypotheses in a beam: with phrases as many again, for those whose boost is not earned yet."""
-        return 2 * self.beam if self.phrases else self.beam
+        """Hypotheses in a beam: with phrases more, for those whose boost is not earned yet."""
+        return self.sure + max(self.sure, LENT) if self.phrases else self.sure

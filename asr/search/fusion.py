@@ -93,8 +93,8 @@ class Fusion:
     def extend(self, fused: Fused, tokens: Tensor, heard: Tensor | None = None) -> tuple[Tensor, Fused]:
         """Each hypothesis of (B, N) with each of its tokens (B, N, C) -> what is added (B, N, C), and (B, N * C).
 
-        heard: (B, N, C) the acoustic log-probabilities, first that of the best token but blank: phrases go on with tokens
-        only that are not far from it. None: with any.
+        heard: (B, N, C) the acoustic log-probabilities, first that of the best token but blank: phrases go on only with
+        tokens that are not far from it. None: with any.
         """
         batch, count, width = tokens.shape
         flat = tokens.flatten(1)

@@ -1,10 +1,10 @@
 """Contextual biasing: phrases -> tokens -> an automaton whose weights raise their score.
 
-A whole phrase adds the boost of each of its tokens: all of it where the phrases go on with one token, less where with n
-of V, by log n / log V, so that a phrase among a thousand is worth as much less as it says less. That is lent as the tokens
-come, for else the phrase would be pruned before it is complete. The loan is taken back when the match breaks off, when a
-token is far less probable than the best one, or when a word goes on where the phrase ends ("ANN" in "ANNOYED"): in the
-end only whole phrases have a boost.
+A whole phrase adds the boost of each of its tokens: all of it where the phrases go on with one token, less where with
+n of V, by log n / log V, so that a phrase among a thousand is worth as much less as it says less. That is lent as the
+tokens come, for else the phrase would be pruned before it is complete. The loan is taken back when the match breaks
+off, when a token is far less probable than the best one, or when a word goes on where the phrase ends ("ANN" in
+"ANNOYED"): in the end only whole phrases have a boost.
 """
 
 from __future__ import annotations
@@ -214,8 +214,10 @@ def _automaton(phrases: Iterable[tuple[int, ...]], boost: float, tokenizer: Toke
         node = nodes[at]
         if at:
             parent = nodes[node.parent]
-            specific = 1 - math.log(len(children[node.parent])) / math.log(tokenizer.size)
-            boost_here = 0.0 if node.token == space else boost * specific
+            ways = len(children[node.parent].keys() - {space}) or 1
+            boost_here = (
+                0.0 if node.token == space else boost * (1 - math.log(ways) / math.log(tokenizer.size))
+            )
             ended = parent.earned if begins[node.token] else 0.0
             node.kept, node.worth = parent.kept + ended, parent.worth + boost_here
             node.loan = (0.0 if ended else parent.loan) + boost_here

@@ -4,7 +4,8 @@
     python tools/bench/biasing.py robotutor/test.jsonl.gz --model runs/english/bundle --rare 2 --boosts 1,1.5,2
 
 Rare are the words that the manifest has at most `--rare` times. The distractors are those of `--list`, a phrase a line;
-without, names put together of parts of the manifest's words, none of them a word of it: the hardest there are.
+without, names put together of parts of the manifest's words, none of them a word of it: the hardest there are. "unsaid"
+is a list of one phrase that nobody says: greedy search with phrases keeps hypotheses for them, which alone mends errors.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--rare", type=int, default=3, help="words that come at most so often")
-    parser.add_argument("--boosts", default="1.5")
+    parser.add_argument("--boosts", default=str(SearchConfig.phrase_boost))
     parser.add_argument("--distractors", type=int, default=1000)
     parser.add_argument("--list", type=Path)
     parser.add_argument("--limit", type=int)
@@ -87,7 +88,12 @@ def main() -> None:
         for kind in ("greedy", "beam"):
             plain = True
             for boost in map(float, options.boosts.split(",")):
-                lists = {"none": [], "rare": sorted(rare), "rare and distractors": [*sorted(rare), *others]}
+                lists = {
+                    "none": [],
+                    "unsaid": ["zzqx"],
+                    "rare": sorted(rare),
+                    "rare and distractors": [*sorted(rare), *others],
+                }
                 for name, phrases in (lists | {"distractors": others}).items():
                     if name == "none" and not plain:
                         continue
