@@ -4,8 +4,8 @@
     python tools/bench/biasing.py robotutor/test.jsonl.gz --model runs/english/bundle --rare 2 --boosts 1,1.5,2
 
 Rare are the words that the manifest has at most `--rare` times. The distractors are those of `--list`, a phrase a line;
-without, names put together of parts of the manifest's words, none of them a word of it: the hardest there are. "unsaid"
-is a list of one phrase that nobody says: greedy search with phrases keeps hypotheses for them, which alone mends errors.
+without, names put together of parts of the manifest's words, none of them a word of it: the hardest there are.
+"unsaid" is a list of one phrase that nobody says: the hypotheses that greedy search keeps for phrases mend errors.
 """
 
 from __future__ import annotations
