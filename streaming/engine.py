@@ -153,7 +153,7 @@ class TorchEngine:
         return self.model.calibration(head, chunk)
 
     def keeps_back(self, head: str | None, search: SearchConfig) -> bool:
-        return search.kind != "greedy" or bool(self.model.head(head).keeps_back)
+        return not search.greedy or bool(self.model.head(head).keeps_back)
 
     def tail(self, state: Any, head: str | None) -> list[Emission]:
         with torch.inference_mode():

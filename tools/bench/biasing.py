@@ -17,14 +17,14 @@ from pathlib import Path
 
 import kaldialign
 import torch
+from torch import Tensor
 
 import asr
 from asr.audio import SAMPLE_RATE
-from asr.dataset import DataConfig
-from asr.evaluate import count_errors, spread_loader
+from asr.evaluate import count_errors, decode_frames, evaluation_loader
+from asr.model import Model
 from asr.paths import embedded_model
 from asr.search.config import SearchConfig
-from asr.transcribe import transcribe_files
 
 
 def distractors(words: Sequence[str], count: int) -> list[str]:
@@ -51,6 +51,12 @@ def recall(texts: Sequence[str], found: Sequence[str], words: set[str]) -> tuple
     return hits, said
 
 
+@torch.inference_mode()
+def decoded(model: Model, y: Tensor, y_lens: Tensor, head: str, search: SearchConfig) -> list[str]:
+    emissions = decode_frames(model, y, y_lens, head, search)
+    return [model.tokenizer.decode([e.token for e in said]).lower() for said in emissions]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -66,11 +72,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = asr.load(options.model or embedded_model()).eval()
-    config = DataConfig(train=(), max_duration=120, max_seconds=120, augment=(), workers=0)
-    samples, texts = [], []
-    for batch in spread_loader((options.manifest,), config, model.tokenizer, limit=options.limit):
-        samples += [row[:n].numpy() for row, n in zip(batch.samples, batch.sample_lens.tolist(), strict=True)]
+    batches, texts, seconds = [], list[str](), 0.0
+    for batch in evaluation_loader(options.manifest, model.tokenizer, 120.0, limit=options.limit):
+        with torch.inference_mode():
+            batches.append(model.encode(*model.flushed(batch.samples, batch.sample_lens)))
         texts += [text.lower() for text in batch.texts]
+        seconds += float(batch.sample_lens.sum()) / SAMPLE_RATE
     words = [word for text in texts for word in text.split()]
     rare = {word for word in words if words.count(word) <= options.rare}
     others = distractors(words, options.distractors)
@@ -79,7 +86,6 @@ def main() -> None:
         others = [line for line in listed if line and not set(line.split()) & set(words)][
             : options.distractors
         ]
-    seconds = sum(map(len, samples)) / SAMPLE_RATE
     print(
         f"{len(texts)} utterances, {seconds:.0f} s, {len(words)} words; {len(rare)} rare, {len(others)} distractors"
     )
@@ -99,8 +105,9 @@ def main() -> None:
                         continue
                     plain = False
                     search = SearchConfig(kind=kind, phrases=tuple(phrases), phrase_boost=boost)  # type: ignore[arg-type]
-                    results = transcribe_files(model, samples, head=head, search=search)
-                    found = [result.text.lower() for _, result in results]  # type: ignore[union-attr]
+                    found = [
+                        text for y, y_lens in batches for text in decoded(model, y, y_lens, head, search)
+                    ]
                     hits, said = recall(texts, found, rare)
                     wer = 100 * count_errors(texts, found).rate
                     print(
