@@ -100,11 +100,14 @@ class Plan:
         own, new = self.owed(fused), None if extended is None else self.owed(extended)
         return None if own is None or new is None else (own, new)
 
-    def extend(self, beam: Beam, tokens: Tensor) -> tuple[Tensor | float, Fused | None]:
-        """What is added to each hypothesis with each of its tokens (B, K, C), and what remembers it, if anything."""
+    def extend(self, beam: Beam, tokens: Tensor, heard: Tensor) -> tuple[Tensor | float, Fused | None]:
+        """What is added to each hypothesis with each of its tokens (B, K, C), and what remembers it, if anything.
+
+        heard: as of `Fusion.extend`.
+        """
         if self.fusion is None or not self.fusion.used:
             return 0.0, None
-        bonus, fused = self.fusion.extend(beam.fused, tokens)
+        bonus, fused = self.fusion.extend(beam.fused, tokens, heard)
         return bonus + self.fusion.likely(beam.neural, tokens), fused
 
     def follow(self, beam: Beam, parent: Tensor, token: Tensor) -> Beam:
