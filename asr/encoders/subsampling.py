@@ -36,6 +36,7 @@ brings as many fewer. In such strides, it looks where "same" does.
 LEFT: dict[Padding, int] = {"same": 1, "causal": 1, "valid": 0}
 STAGES: dict[int, tuple[tuple[int, int], ...]] = {2: ((3, 2),), 4: ((3, 2),) * 2, 8: ((3, 2),) * 3}
 """The kernels and strides of the stages, by factor."""
+PIECE = 2048  # input frames
 VALID: dict[int, tuple[tuple[int, int], ...]] = {**STAGES, 2: ((3, 2), (3, 1)), 6: ((3, 2), (5, 3))}
 
 
@@ -150,8 +151,25 @@ class Subsampling(nn.Module):
     ) -> tuple[Tensor, Tensor, SubsamplingState]:
         """(B, T, F), (B,) -> (B, U, D), (B,), the next state.
 
-        Raises ValueError if x is not whole chunks (and `lookahead` at the start).
+        Long recordings are taken piece by piece unless they are trained on: in the first stage a frame is thousands of
+        values. Raises ValueError if x is not whole chunks (and `lookahead` at the start).
         """
+        size = self.factor * (1 if chunk.full else chunk.frames)
+        several = -(-PIECE // size) * size
+        whole = torch.is_grad_enabled() or x.shape[1] <= several + max(0, self.lookahead)
+        if whole or (self.lookahead and not bool(((state.received == 0) & (x_lens > 0)).all())):
+            return self._step(x, x_lens, state, chunk)
+        outputs, total, at = [], torch.zeros_like(x_lens), 0
+        while at < x.shape[1]:
+            piece = x[:, at : at + several + (self.lookahead if at == 0 else 0)]
+            y, lens, state = self._step(piece, (x_lens - at).clamp(0, piece.shape[1]), state, chunk)
+            outputs.append(y)
+            total, at = total + lens, at + piece.shape[1]
+        return torch.cat(outputs, 1), total, state
+
+    def _step(
+        self, x: Tensor, x_lens: Tensor, state: SubsamplingState, chunk: Chunk
+    ) -> tuple[Tensor, Tensor, SubsamplingState]:
         x = self._window(x, state)
         size = self.factor * (1 if chunk.full else chunk.frames)
         frames = x.shape[1] - max(0, self.lookahead)

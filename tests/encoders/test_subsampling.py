@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asr.encoders import FULL_CONTEXT, Chunk
+from asr.encoders import subsampling as module
 from asr.encoders.subsampling import Subsampling
 from asr.errors import ConfigError
 from asr.state import stack
@@ -114,6 +115,24 @@ def test_steps_are_the_whole(factor: int, padding: str, size: int) -> None:
     assert total.tolist() == whole_lens.tolist() == [layer.frames(n) for n in lens.tolist()]
     y = torch.cat(outputs, 1)
     for b, n in enumerate(total.tolist()):
+        torch.testing.assert_close(y[b, :n], whole[b, :n], atol=1e-12, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("factor", "padding"), STEPS)
+@pytest.mark.parametrize("chunk", [FULL_CONTEXT, Chunk(3)], ids=str)
+def test_pieces_are_the_whole(
+    monkeypatch: pytest.MonkeyPatch, factor: int, padding: str, chunk: Chunk
+) -> None:
+    layer = front(factor, padding, padding != "valid")
+    lens = torch.tensor([149, 120, 31, 7])
+    x = layer.whole(torch.randn(4, 149, FEATURES, dtype=torch.float64), chunk)
+    whole, whole_lens, whole_state = layer(x, lens, layer.init_state(4), chunk)
+    monkeypatch.setattr(module, "PIECE", 20)
+    y, y_lens, state = layer(x, lens, layer.init_state(4), chunk)
+    assert y_lens.tolist() == whole_lens.tolist() and y.shape == whole.shape
+    assert state.position.tolist() == whole_state.position.tolist()
+    for b, n in enumerate(y_lens.tolist()):
         torch.testing.assert_close(y[b, :n], whole[b, :n], atol=1e-12, rtol=0)
 
 
