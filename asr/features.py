@@ -130,9 +130,9 @@ class LogMel(nn.Module):
         frames = torch.addcmul(frames, sums, self.window, value=-(1 - PREEMPHASIS) / WINDOW)
         spectrum = torch.fft.rfft(frames, n=FFT)
         power = spectrum.real.square() + spectrum.imag.square()
-        # The product of a single row is another routine, whose sums depend on the number of threads.
-        if power.shape[1] < MEL_ROWS:
-            power = nn.functional.pad(power, (0, 0, 0, MEL_ROWS - power.shape[1]))
+        # Matrix products take rows in groups; those that are left over are summed in another order, and a single one
+        # by threads. Whole groups give each row the same sums wherever it stands.
+        power = nn.functional.pad(power, (0, 0, 0, -power.shape[1] % MEL_ROWS))
         mel = torch.matmul(power, self.mel)[:, : frames.shape[1]]
         return mel.clamp(min=ENERGY_FLOOR).log()
 

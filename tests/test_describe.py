@@ -35,10 +35,9 @@ def test_equal_layers_are_one_part() -> None:
 
 
 def test_multiply_adds_by_hand() -> None:
-    """A step of 4 frames that see 8 + 4. The subsampling's stages leave 41, 21 and 11 columns; the convolutions of the
-    last two make one more."""
+    """A step of 4 frames that see 8 + 4; the subsampling's stages leave 41, 21 and 11 columns."""
     rows, dim, heads, channels, hidden, kernel, keys = 4, 16, 2, 8, 64, 7, 12
-    front = 9 * channels * (16 * 41 + 8 * 22 + 4 * 12) + channels * channels * (8 * 21 + 4 * 11)
+    front = 9 * channels * (16 * 41 + 8 * 21 + 4 * 11) + channels * channels * (8 * 21 + 4 * 11)
     front += rows * channels * 11 * dim
     feed_forward = 2 * rows * dim * hidden
     attention = rows * dim * (3 * dim + dim) + 2 * rows * dim * keys

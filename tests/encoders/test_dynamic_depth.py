@@ -171,7 +171,7 @@ def test_training_learns_to_be_shallow(kind: str, gates: Any) -> None:
 def test_the_task_adds_the_loss() -> None:
     model = small_model("dynamic depth").train()
     found, y_lens = losses(model, batch(), CHUNKS[0])
-    assert set(found) == {"transducer.simple", "transducer.pruned", "ctc", "depth"}
+    assert set(found) == {"transducer.simple", "transducer.pruned", "ctc", "attention", "depth"}
     assert (found["depth"] <= SMALL.depth.penalty * y_lens + 1e-6).all() and found["depth"].requires_grad
     assert "depth" not in losses(small_model("conformer"), batch(), CHUNKS[0])[0]
 
