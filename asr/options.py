@@ -15,6 +15,7 @@ __all__ = [
     "Head",
     "LanguageModel",
     "LanguageModelScale",
+    "Limit",
     "Model",
     "Phrases",
     "Rescoring",
@@ -58,6 +59,7 @@ LanguageModel = Annotated[
     ),
 ]
 LanguageModelScale = Annotated[float, option("How much it counts.", metavar="X")]
+Limit = Annotated[int | None, option("Only N utterances, spread evenly over the manifest.", metavar="N")]
 Rescoring = Annotated[
     bool,
     option(

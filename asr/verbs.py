@@ -15,6 +15,7 @@ from asr.options import (
     Head,
     LanguageModel,
     LanguageModelScale,
+    Limit,
     Model,
     Phrases,
     Rescoring,
@@ -134,9 +135,7 @@ def evaluate(
             metavar="NAME,...",
         ),
     ] = None,
-    limit: Annotated[
-        int | None, option("Only N utterances, spread evenly over the manifest.", metavar="N")
-    ] = None,
+    limit: Limit = None,
     report: Annotated[
         Path | None,
         option("Write a page with plots and aligned errors, readable offline.", metavar="FILE.html"),
@@ -219,9 +218,7 @@ def export(
 def calibrate(
     model: Annotated[Path, argument("The model, which is changed.", metavar="BUNDLE")],
     manifest: Annotated[Path, argument("Lhotse cuts with transcripts: dev.jsonl.gz.", metavar="MANIFEST")],
-    limit: Annotated[
-        int | None, option("Only N utterances, spread evenly over the manifest.", metavar="N")
-    ] = None,
+    limit: Limit = None,
     out: Annotated[
         Path | None, option("Leave the model, write another one here.", "--out", "-o", metavar="BUNDLE")
     ] = None,
