@@ -56,7 +56,8 @@ class TrainConfig:
     optimizer: Literal["scaled_adam", "adamw"] = (
         "scaled_adam"  # adamw (at a base_lr of 0.001) for small, short runs
     )
-    clock: Literal["batches", "budget"] = "batches"  # what the rate falls with: see asr/training/schedule.py
+    # What the rate falls with: see asr/training/schedule.py.
+    clock: Literal["batches", "budget", "linear"] = "batches"
     base_lr: float = 0.045
     lr_batches: float = 7500.0
     lr_epochs: float = 3.5

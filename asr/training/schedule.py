@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["eden", "eden_of_budget", "warm_up"]
+__all__ = ["eden", "eden_of_budget", "linear", "warm_up"]
 
 _WARM_UP_START = 0.5
 
@@ -27,6 +27,12 @@ def eden_of_budget(batch: float, share: float, *, lr_share: float, warmup_batche
     `lr_share` 0.1 the last rate is a tenth of the first, about what icefall's long recipes end with.
     """
     return _decay(share / lr_share) ** 2 * warm_up(batch, warmup_batches)
+
+
+def linear(batch: float, share: float, *, warmup_batches: float) -> float:
+    """A straight line to 0 over the budget: high for longer than Eden's, and low enough at the end that the last
+    weights are as good as averaged ones (Bergsma et al. 2025)."""
+    return (1 - share) * warm_up(batch, warmup_batches)
 
 
 def _decay(ratio: float) -> float:

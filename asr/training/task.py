@@ -28,7 +28,7 @@ from asr.training.average import RunningAverage
 from asr.training.config import TrainConfig
 from asr.training.memory import enough_memory
 from asr.training.optimizer import NonFiniteGradient, ScaledAdam
-from asr.training.schedule import eden, eden_of_budget
+from asr.training.schedule import eden, eden_of_budget, linear
 from asr.training.subject import Subject
 
 if TYPE_CHECKING:
@@ -119,7 +119,9 @@ class Task(pl.LightningModule):
     def rate(self) -> float:
         """The learning rate of the next batch."""
         c, batch = self.config, self.progress.batches
-        if c.clock == "budget":
+        if c.clock == "linear":
+            factor = linear(batch, self.share, warmup_batches=c.warmup_batches)
+        elif c.clock == "budget":
             factor = eden_of_budget(batch, self.share, lr_share=c.lr_share, warmup_batches=c.warmup_batches)
         else:
             factor = eden(

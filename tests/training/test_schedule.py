@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asr.training.schedule import eden, eden_of_budget, warm_up
+from asr.training.schedule import eden, eden_of_budget, linear, warm_up
 
 
 def test_values():
@@ -24,3 +24,8 @@ def test_a_budget_of_any_size_has_the_same_curve():
     assert eden_of_budget(10, 0.0, **at) == 1.0
     assert eden_of_budget(50, 0.1, **at) == pytest.approx(2**-0.5)
     assert eden_of_budget(50, 1.0, **at) == eden_of_budget(5e6, 1.0, **at) == pytest.approx(0.0995, abs=1e-3)
+
+
+def test_a_straight_line_to_nothing():
+    assert linear(0, 0.0, warmup_batches=10) == 0.5
+    assert [linear(50, share, warmup_batches=10) for share in (0.0, 0.25, 1.0)] == [1.0, 0.75, 0.0]
