@@ -171,9 +171,7 @@ class Model(nn.Module):
         for kind in {config.kind for config in configs} - set(known := self.head(head).searches):
             raise ConfigError(f"search.kind is {kind!r}; this head has {', '.join(known)}")
         if any(config.blank_skip is not None for config in configs) and not self.head(head).spared:
-            raise ConfigError(
-                "search.blank_skip: it takes a transducer that decodes, without durations, and CTC beside it"
-            )
+            raise ConfigError("search.blank_skip: it takes a transducer that decodes, and CTC beside it")
         if all(config.plain for config in configs):
             return None
         return Plan(configs, self.tokenizer, next(self.parameters()).device)

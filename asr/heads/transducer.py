@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -115,12 +116,12 @@ class TransducerBeam:
 class Transducer(Scheduled):
     """Joiner: W tanh(encoder + predictor) + b over V tokens with blank; with TDT, over the durations, too."""
 
+    searches = ("greedy", "beam")
     keeps_back = False
 
     def __init__(self, config: TransducerConfig, dim: int, vocabulary: int) -> None:
         super().__init__()
         c = self.config = config
-        self.searches = ("greedy", "beam") if c.tdt is None else ("greedy",)
         self._ctc: tuple[CTC, ...] = ()  # no part of this head
         self.predictor = build(c.predictor, vocabulary)
         self.encoder_projection = nn.Linear(dim, c.joiner_dim)
@@ -135,8 +136,8 @@ class Transducer(Scheduled):
         self.pruned_weight = Schedule((0.0, 0.1), (c.warmup, 1.0))
 
     def spare_by(self, ctc: CTC) -> None:
-        """Let a CTC head over the same frames say which of them are blank; with durations, there is no need."""
-        self._ctc = (ctc,) if self.config.tdt is None else ()
+        """Let a CTC head over the same frames say which of them are blank."""
+        self._ctc = (ctc,)
 
     @property
     def spared(self) -> bool:
@@ -194,6 +195,23 @@ class Transducer(Scheduled):
         frames = torch.tensor(self.config.tdt.durations, device=encoder.device)
         return frames[self.join_durations(encoder, predictor).argmax(-1)]
 
+    def moves(self, encoder: Tensor, predictor: Tensor, *, single: bool = False) -> Tensor:
+        """(..., J), (..., J) -> log-probabilities (..., P) float64 of going on by 1 to P frames, the longest duration.
+
+        To stay is to go on by 1, where there is one token a frame. single: of the most probable duration alone.
+        """
+        assert self.config.tdt is not None
+        steps = [max(frames, 1) - 1 for frames in self.config.tdt.durations]
+        x = self.join_durations(encoder, predictor).double().log_softmax(-1)
+        if single:
+            best = x.argmax(-1, keepdim=True)
+            x = torch.full_like(x, -torch.inf).scatter(-1, best, x.gather(-1, best))
+        if steps[:2] == [0, 0]:
+            x = torch.cat([x[..., :2].logsumexp(-1, keepdim=True), x[..., 2:]], -1)
+        moves = x.new_full((*x.shape[:-1], steps[-1] + 1), -torch.inf)
+        moves[..., sorted(set(steps))] = x
+        return moves
+
     def _hidden(self, encoder: Tensor, predictor: Tensor) -> Tensor:
         x = encoder + predictor
         return x.relu() if self.config.joiner_activation == "relu" else x.tanh()
@@ -205,7 +223,8 @@ class Transducer(Scheduled):
         if plan is None or plan.fusion is None:
             return TransducerState(prediction, zero, zero)
         fused, neural = plan.fusion.init(batch, plan.beam), plan.fusion.start(batch, plan.beam)
-        beam = beams.start(batch, plan.beam, 1, plan.lag, fused, neural)
+        parts = 1 if self.config.tdt is None else self.config.tdt.durations[-1]
+        beam = beams.start(batch, plan.beam, parts, plan.lag, fused, neural)
         of_each = map_tree(lambda x: torch.stack([x] * plan.beam, 1), prediction)
         return TransducerBeam(beam, of_each)
 
@@ -222,9 +241,12 @@ class Transducer(Scheduled):
             kept = Kept.where(blank <= plan.blank_skip[:, None], y_lens)
         if isinstance(state, TransducerBeam):
             assert plan is not None
+            # A beam of one follows a single path, as greedy search does.
+            moves = None if self.config.tdt is None else partial(self.moves, single=plan.beam == 1)
             found, beam, prediction = transducer_beam(
-                x, y_lens, state.beam, state.prediction, plan, predict=self.predict, join=self.join, kept=kept
-            )
+                x, y_lens, state.beam, state.prediction, plan, predict=self.predict, join=self.join, moves=moves,
+                kept=kept,
+            )  # fmt: skip
             return found, TransducerBeam(beam, prediction)
         emissions, prediction, skip = transducer_greedy(
             x, y_lens, state.prediction, state.frame, predict=self.predict,

@@ -41,7 +41,8 @@ class Hypothesis(NamedTuple):
 
 @dataclass(frozen=True)
 class Beam:
-    """score: (B, K, P) float64, parts of a hypothesis that are scored apart (CTC: ends in a blank, or in its token).
+    """score: (B, K, P) float64, parts of a hypothesis that are scored apart (CTC: ends in a blank, or in its token;
+    transducer with durations: has 0, 1 ... frames to pass over before it goes on).
 
     key: (B, K) int64, the hash of all its tokens; last: (B, K) the last of them, blank if none.
     tail: (B, K, L, 3) float64, the token, frame and log-probability of those not settled; length: (B, K) how many.
@@ -79,7 +80,8 @@ def start(
 
 class Grown(NamedTuple):
     """What a frame makes possible. stay: (B, K, P), no new token; tokens: (B, K, C + K), candidates and, for the sake
-    of merging, the last tokens of all hypotheses; score, log_probability: theirs; fused: (B, K * (C + K)), or unused.
+    of merging, the last tokens of all hypotheses; score, log_probability: theirs; shares: (B, K, P), logarithms of what
+    each part gets of an extension's score; fused: (B, K * (C + K)), or unused.
     owed: (B, K) and (B, K * (C + K)), what would be taken back of the scores if the stream ended now; None: nothing.
     """
 
@@ -87,6 +89,7 @@ class Grown(NamedTuple):
     tokens: Tensor
     score: Tensor
     log_probability: Tensor
+    shares: Tensor
     fused: Fused | None
     owed: tuple[Tensor, Tensor] | None
 
@@ -105,7 +108,7 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None, sure: int) -> tuple[B
     child &= alive[:, None] & (beam.last[:, None] != BLANK)
     mass, source = grown.score[..., width:].masked_fill(~child, -torch.inf).max(1)
     dominated = mass > grown.stay.logsumexp(-1)  # its times are then those of the stronger path
-    stay = torch.cat([grown.stay[..., :-1], torch.logaddexp(grown.stay[..., -1], mass)[..., None]], -1)
+    stay = torch.logaddexp(grown.stay, mass[..., None] + rows(grown.shares, source))
     merged = ((grown.tokens[..., :width, None] == beam.last[:, None, None]) & child[:, :, None]).any(-1)
     extended = grown.score[..., :width].masked_fill(merged, -torch.inf)
 
@@ -128,8 +131,6 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None, sure: int) -> tuple[B
     length = beam.length.gather(1, parent)
     log_probability = grown.log_probability.flatten(1).gather(1, place)
     entry = torch.stack([token, beam.frame[:, None].expand_as(token), log_probability.double()], -1)
-    parts = torch.full_like(beam.score, -torch.inf)
-    parts[..., -1] = score
     fused = beam.fused
     if grown.fused is not None:
         # Where a stronger path leads to the same tokens, phrases stand where they do on that one.
@@ -143,7 +144,7 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None, sure: int) -> tuple[B
             grown.fused,
         )
     after = Beam(
-        score=torch.where(stays[..., None], rows(stay, kept), parts),
+        score=torch.where(stays[..., None], rows(stay, kept), score[..., None] + rows(grown.shares, parent)),
         key=torch.where(token == BLANK, key, _hash(key, token)),
         last=torch.where(token == BLANK, last, token),
         # Written behind the end where there is no new token: there it is not read.

@@ -69,6 +69,9 @@ def transducer_greedy(
     from the step before; kept: of the frames, those that are looked at. Returns the
     emissions, the prediction that follows them, and the next step's `skip`.
     """
+    wanted: Tensor | None = None
+    if kept is not None and durations is not None:  # they count the frames that are not looked at, too
+        wanted, kept = kept.mask(encoder.shape[1]), None
     if kept is not None:
         encoder, lens = kept.of(encoder), kept.lens
     batch, frames, _ = encoder.shape
@@ -80,9 +83,12 @@ def transducer_greedy(
         here, left = at[rows], lens[rows]
         window = min(max(LOOKS // len(rows), 2), 8, int((left - here).max()))
         index = here[:, None] + torch.arange(window, device=encoder.device)
-        seen, expected = encoder[rows[:, None], index.clamp(max=frames - 1)], prediction.output[rows, None]
+        ahead = rows[:, None], index.clamp(max=frames - 1)
+        seen, expected = encoder[ahead], prediction.output[rows, None]
         logits = join(seen, expected)
         best = logits.argmax(-1)
+        if wanted is not None:
+            best = torch.where(wanted[ahead], best, BLANK)
         spoken = (best != BLANK) & (index < left[:, None])
         if durations is None:
             first = spoken.to(torch.uint8).argmax(1)
@@ -90,6 +96,7 @@ def transducer_greedy(
             passed, stays = torch.where(emits, first, window), torch.zeros_like(first)
         else:
             goes = durations(seen, expected)
+            goes = goes if wanted is None else torch.where(wanted[ahead], goes, 1)
             passed = _passed(goes, best != BLANK, left - here)
             first = passed.clamp(max=window - 1)
             emits = (passed == first) & spoken.gather(1, first[:, None])[:, 0]

@@ -24,6 +24,11 @@ class Kept(NamedTuple):
         order = (~wanted).to(torch.uint8).argsort(dim=1, stable=True)
         return cls(order[:, : int(count.max()) if len(count) else 0], count)
 
+    def mask(self, frames: int) -> Tensor:
+        """(B, U) bool: whether each of a step's frames is looked at."""
+        real = torch.arange(self.places.shape[1], device=self.lens.device) < self.lens[:, None]
+        return real.new_zeros(len(self.lens), frames).scatter(1, self.places, real)
+
     def of(self, x: Tensor) -> Tensor:
         """(B, U, D) -> (B, W, D)."""
         return x.gather(1, self.places[..., None].expand(-1, -1, x.shape[2]))

@@ -23,6 +23,7 @@ def ctc_beam(
     vocabulary = log_probabilities.shape[-1]
     out: list[list[Emission]] = [[] for _ in lens]
     count = beam.last.shape[1]
+    shares = beam.score.new_tensor([-torch.inf, 0.0]).expand_as(beam.score)  # an extension ends in its token
     top = log_probabilities[..., 1:].topk(plan.width(vocabulary), -1).indices + 1
     for u, real, due in beams.frames(beam, lens):
         now = log_probabilities[:, u]
@@ -37,7 +38,9 @@ def ctc_beam(
         )
         beam, parent, token = beams.advance(
             beam,
-            Grown(stay, tokens, before + gained + bonus, gained, fused, plan.loans(beam.fused, fused)),
+            Grown(
+                stay, tokens, before + gained + bonus, gained, shares, fused, plan.loans(beam.fused, fused)
+            ),
             real,
             plan.sure,
         )

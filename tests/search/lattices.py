@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr.heads import BLANK, CTC, CTCConfig, Emission, Transducer, TransducerConfig
+from asr.heads import BLANK, CTC, CTCConfig, Emission, TDTConfig, Transducer, TransducerConfig
 from asr.search.beam import Hypothesis
 from asr.search.config import SearchConfig
 from asr.search.plan import Plan
@@ -48,13 +50,20 @@ def transducer(
     head = Transducer(config, dim, vocabulary).double().eval()
     with torch.no_grad():
         head.output.weight *= loud
+        if config.tdt is not None:
+            head.durations.weight *= loud
     return head
 
 
+DURATIONS = {"tdt": (0, 1, 2, 3), "tdt without 0": (1, 4)}
+
+
 def head_of(kind: str, vocabulary: int, **options: Any) -> Any:
-    """ "ctc", "transducer", or a transducer's by the kind of its predictor."""
+    """ "ctc", "transducer", one of `DURATIONS`, or a transducer's by the kind of its predictor."""
     if kind == "ctc":
         return ctc(vocabulary, **options)
+    if kind in DURATIONS:
+        return transducer(vocabulary, loss="full", tdt=TDTConfig(durations=DURATIONS[kind]), **options)
     return transducer(vocabulary, predictor="stateless" if kind == "transducer" else kind, **options)
 
 
@@ -99,10 +108,21 @@ def agree(one: list[Hypothesis], other: list[Hypothesis]) -> None:
 
 
 @torch.inference_mode()
-def every_text(head: Any, y: Tensor, penalty: float = 0.0) -> dict[tuple[int, ...], float]:
-    """(U, D) -> the log-probability of every text: the sum over all paths, counted one by one."""
+def every_text(
+    head: Any, y: Tensor, penalty: float = 0.0, wanted: Sequence[bool] | None = None
+) -> dict[tuple[int, ...], float]:
+    """(U, D) -> the log-probability of every text: the sum over all paths, counted one by one.
+
+    wanted: of durations, the frames that are looked at; at others, the next is waited for.
+    """
     sums = defaultdict(list)
     vocabulary = head.output.weight.shape[0]
+    if isinstance(head, Transducer) and head.config.tdt is not None:
+        for labels, score in every_way(head, y, penalty, wanted or [True] * len(y)):
+            sums[labels].append(score)
+        return {
+            labels: float(torch.tensor(x, dtype=torch.float64).logsumexp(0)) for labels, x in sums.items()
+        }
     for path in product(range(vocabulary), repeat=len(y)):
         if isinstance(head, CTC):
             labels = tuple(t for i, t in enumerate(path) if t != BLANK and (i == 0 or path[i - 1] != t))
@@ -115,6 +135,36 @@ def every_text(head: Any, y: Tensor, penalty: float = 0.0) -> dict[tuple[int, ..
             torch.stack([path_score(head, y, path, penalty) for path in paths]).logsumexp(0)
         )
     return scores
+
+
+def every_way(
+    head: Transducer, y: Tensor, penalty: float, wanted: Sequence[bool]
+) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Each path with durations: what it says, and its score. To stay on a frame is to go on by one."""
+    assert head.config.tdt is not None
+    durations, encoder = head.config.tdt.durations, head.encoder_projection(y)
+    lower = torch.tensor([penalty] + [0.0] * (head.output.out_features - 1))
+
+    @cache
+    def scores(u: int, said: tuple[int, ...]) -> tuple[list[float], list[float]]:
+        known = head.predictor_projection(head.predictor(torch.tensor([said], dtype=torch.int64))[0, -1])
+        tokens = (head.join(encoder[u], known) - lower).log_softmax(-1)
+        return tokens.tolist(), head.join_durations(encoder[u], known).log_softmax(-1).tolist()
+
+    def ways(u: int, said: tuple[int, ...], score: float) -> Iterator[tuple[tuple[int, ...], float]]:
+        if u >= len(y):
+            yield said, score
+            return
+        if not wanted[u]:
+            yield from ways(u + 1, said, score)
+            return
+        for (token, by_token), (frames, by_duration) in product(
+            enumerate(scores(u, said)[0]), zip(durations, scores(u, said)[1], strict=True)
+        ):
+            now = said if token == BLANK else (*said, token)
+            yield from ways(u + max(frames, 1), now, score + by_token + by_duration)
+
+    return ways(0, (), 0.0)
 
 
 def path_score(head: Any, y: Tensor, path: tuple[int, ...], penalty: float) -> Tensor:

@@ -12,10 +12,10 @@ from asr.search.beam import Hypothesis
 from asr.search.config import SearchConfig
 from asr.search.plan import Plan
 from models import PREDICTORS
-from tests.search.lattices import ALL, agree, every_text, frames, head_of, search, text, tokenizer
+from tests.search.lattices import ALL, DURATIONS, agree, every_text, frames, head_of, search, text, tokenizer
 
-HEADS = ("ctc", "transducer")
-KINDS = ("ctc", *PREDICTORS)
+HEADS = ("ctc", "transducer", "tdt")
+KINDS = ("ctc", *PREDICTORS, *DURATIONS)
 ABC = tokenizer("abc")
 
 
@@ -49,12 +49,12 @@ def test_a_bigger_beam(kind: str, seed: int, size: int) -> None:
     assert whole[0].score >= found[0].score - 1e-9
 
 
-@given(seed=st.integers(0, 1000), predictor=st.sampled_from(sorted(PREDICTORS)))
-@settings(max_examples=10)
-def test_a_transducers_beam_of_one_is_greedy(seed: int, predictor: str) -> None:
-    head, y, lens = head_of(predictor, 4, seed=seed), frames((3, 12), seed), torch.tensor([12, 7, 0])
-    greedy = search(head, y, lens, [SearchConfig()] * 3, ABC)
-    found = search(head, y, lens, [beam(1)] * 3, ABC)
+@given(seed=st.integers(0, 1000), kind=st.sampled_from(KINDS[1:]), penalty=st.sampled_from([0.0, 2.0]))
+@settings(max_examples=20)
+def test_a_transducers_beam_of_one_is_greedy(seed: int, kind: str, penalty: float) -> None:
+    head, y, lens = head_of(kind, 4, seed=seed), frames((3, 12), seed), torch.tensor([12, 7, 0])
+    greedy = search(head, y, lens, [SearchConfig(blank_penalty=penalty)] * 3, ABC)
+    found = search(head, y, lens, [beam(1, blank_penalty=penalty)] * 3, ABC)
     for (one,), (other,) in zip(greedy, found, strict=True):
         agree([Hypothesis(one.emissions, other.score)], [other])
 
@@ -148,7 +148,7 @@ def test_settled_tokens_stay_and_the_rest_is_short(kind: str) -> None:
             assert all(u + 1 - e.frame <= 6 + 8 for e in tail)
             assert all(u + 1 - e.frame > 6 for e in new)
         assert len(settled) > 10
-        inner = state.beam if kind == "transducer" else state
+        inner = state if kind == "ctc" else state.beam
         assert int(inner.length.max()) <= 2 * (6 + 8)
         ((best, *_),) = head.finish(state, plan)
         assert best.emissions == head.tail(state)[0]

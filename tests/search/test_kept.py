@@ -17,7 +17,18 @@ from asr.search.beam import Hypothesis
 from asr.search.config import SearchConfig
 from asr.search.plan import Plan
 from models import small_model
-from tests.search.lattices import agree, frames, search, tokenizer, transducer
+from tests.search.lattices import (
+    ALL,
+    DURATIONS,
+    agree,
+    every_text,
+    frames,
+    head_of,
+    search,
+    text,
+    tokenizer,
+    transducer,
+)
 
 ABC = tokenizer("abc")
 
@@ -34,8 +45,10 @@ def marked(y: Tensor, wanted: Tensor) -> Tensor:
     return torch.where(wanted[..., None], y, 100.0)
 
 
-def spared(y: Tensor, lens: Tensor, config: SearchConfig, cuts: tuple[int, ...]) -> list[list[Hypothesis]]:
-    head = transducer(4, seed=2)
+def spared(
+    y: Tensor, lens: Tensor, config: SearchConfig, cuts: tuple[int, ...] = (), kind: str = "transducer"
+) -> list[list[Hypothesis]]:
+    head = head_of(kind, 4, seed=2)
     head.spare_by(Heard())  # type: ignore[arg-type]
     return search(head, y, lens, [replace(config, blank_skip=0.9)] * len(y), ABC, cuts=cuts)
 
@@ -70,6 +83,38 @@ def test_any_split_says_what_the_kept_frames_alone_say(
             for h in expected
         ]
         agree(moved, spared(loud, lens, config, ())[b])
+
+
+@given(
+    seed=st.integers(0, 1000),
+    kind=st.sampled_from(sorted(DURATIONS)),
+    share=st.sampled_from([0.1, 0.5, 0.9]),
+    cuts=st.sets(st.integers(1, 39), max_size=4),
+)
+@settings(max_examples=5)
+def test_durations_count_the_frames_that_nobody_looks_at(
+    seed: int, kind: str, share: float, cuts: set[int]
+) -> None:
+    """On such a frame the next is waited for. So a beam of one is greedy search, for any split."""
+    wanted = torch.rand(3, 40, generator=torch.Generator().manual_seed(seed)) < share
+    y, lens = marked(frames((3, 40), seed), wanted), torch.tensor([40, 23, 0])
+    for config in (SearchConfig(), SearchConfig(kind="beam", beam=1), SearchConfig(kind="beam", beam=3)):
+        whole, split = (spared(y, lens, config, each, kind) for each in ((), tuple(sorted(cuts))))
+        for one, other, looked_at in zip(whole, split, wanted, strict=True):
+            agree(one, other)
+            assert all(looked_at[e.frame] for h in one for e in h.emissions)
+        if config.beam == 1:
+            for (one,), (other,) in zip(spared(y, lens, SearchConfig(), (), kind), whole, strict=True):
+                agree([Hypothesis(one.emissions, other.score)], [other])
+
+
+def test_scores_are_the_sums_over_all_paths_with_durations() -> None:
+    """The second and third frame are left out: who would act there acts on the fourth."""
+    y, wanted = frames((1, 5), 1), [True, False, False, True, True]
+    config = SearchConfig(kind="beam", beam=ALL)
+    (found,) = spared(marked(y, torch.tensor([wanted])), torch.tensor([5]), config, kind="tdt")
+    expected = every_text(head_of("tdt", 4, seed=2), y[0], wanted=wanted)
+    assert {text(h): h.score for h in found} == pytest.approx(expected)
 
 
 def test_a_long_silence_settles_what_was_said() -> None:

@@ -155,7 +155,7 @@ def test_a_word_is_the_same_however_it_is_cut() -> None:
     assert int(word) == int(hashes(["é"]))
 
 
-@pytest.mark.parametrize("kind", ["ctc", "transducer"])
+@pytest.mark.parametrize("kind", ["ctc", "transducer", "tdt"])
 @pytest.mark.parametrize("unit", ["words", "tokens", "lodr"])
 def test_fused_scores_are_exact(tmp_path: Path, kind: str, unit: str) -> None:
     path = tmp_path / "lm.arpa"

@@ -24,7 +24,7 @@ MODELS: dict[str, NeuralConfig] = {
     "lstm": LSTMConfig(dim=6, layers=2),
     "transformer": LabelEncoderConfig(dim=6, layers=2, heads=2, head_dim=4, feed_forward_dim=8, left=2),
 }
-HEADS = ("ctc", "transducer", "lstm")
+HEADS = ("ctc", "transducer", "lstm", "tdt")
 
 
 @pytest.fixture(params=MODELS)

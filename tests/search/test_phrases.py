@@ -85,7 +85,7 @@ def test_a_phrase_among_many_is_worth_less_and_never_less_than_nothing() -> None
     assert 0 <= among < alone == pytest.approx(2 * BOOST)
 
 
-@pytest.mark.parametrize("kind", ["ctc", "transducer"])
+@pytest.mark.parametrize("kind", ["ctc", "transducer", "tdt"])
 def test_scores_in_a_beam_are_the_sum_over_all_paths_and_the_boost(kind: str) -> None:
     """So a phrase that is not there changes no score at all."""
     head, y = head_of(kind, 4, seed=1), frames((1, 4), 1)
@@ -168,7 +168,7 @@ def test_words_tell_which_phrase_they_are_of() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["ctc", "transducer"])
+@pytest.mark.parametrize("kind", ["ctc", "transducer", "tdt"])
 def test_greedy_search_keeps_hypotheses_for_phrases(kind: str) -> None:
     """Phrases in the list are found more often, and the same ones however the frames are split."""
     found = {"plain": 0, "listed": 0}
