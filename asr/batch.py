@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asr.model import Model
     from asr.transcript import Transcript
 
-__all__ = ["ALIGNMENTS", "FORMATS", "Job", "align", "run", "search_of"]
+__all__ = ["ALIGNMENTS", "FORMATS", "Job", "align", "run"]
 
 FORMATS = ("txt", "json", "srt", "vtt")
 ALIGNMENTS = ("textgrid", "ctm", "json")
@@ -53,38 +53,6 @@ def _kinds(formats: str, known: Sequence[str]) -> tuple[str, ...]:
         if kind not in known:
             raise ConfigError(f"--format {formats}: {kind!r} is none of {', '.join(known)}")
     return kinds
-
-
-def search_of(
-    *,
-    beam: int | None,
-    phrases: Path | None,
-    lm: Path | None,
-    lm_scale: float,
-    rescoring: bool = False,
-    ctc_weight: float = SearchConfig.ctc_weight,
-) -> SearchConfig | None:
-    """The search that a command line asks for. Raises DataError for a file of phrases that cannot be read."""
-    if beam is None and phrases is None and lm is None and not rescoring:
-        return None
-    lines: tuple[str, ...] = ()
-    if phrases is not None:
-        try:
-            text = phrases.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{phrases}: cannot be read ({error}); give a text file in UTF-8, a phrase a line"
-            ) from error
-        lines = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
-    hypotheses = beam is not None or lm is not None
-    return SearchConfig(
-        kind="rescoring" if rescoring else "beam" if hypotheses else SearchConfig.kind,
-        beam=beam or SearchConfig.beam,
-        phrases=lines,
-        lm=str(lm) if lm else None,
-        lm_scale=lm_scale,
-        ctc_weight=ctc_weight,
-    )
 
 
 def run(model: Model, job: Job) -> int:

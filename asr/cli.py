@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from asr.options import Model, argument, option
+from asr.options import NOTHING_SAID, Head, Model, SearchOptions, argument, option, searching
 from asr.show import complain, explain
 from asr.verbs import align, calibrate, evaluate, export, transcribe
 from streaming.command import serve
@@ -175,6 +175,10 @@ app.command()(serve)
 
 
 @app.command()
+@searching(
+    lm=option("One of the server's language models. Makes it a beam search.", metavar="NAME"),
+    lodr=option("One of its bigrams, whose scores are taken away.", metavar="NAME"),
+)
 def stream(
     audio: Annotated[Path, argument("A recording of any format.", metavar="AUDIO")],
     url: Annotated[
@@ -183,6 +187,8 @@ def stream(
     latency: Annotated[
         int | None, option("One of those that the server offers. Default: the server's.", metavar="MS")
     ] = None,
+    head: Head = None,
+    search: SearchOptions = NOTHING_SAID,
     fast: Annotated[
         bool, option("Send as fast as the server takes it, not as it was spoken.", "--fast")
     ] = False,
@@ -195,9 +201,10 @@ def stream(
     \b
     Example:
       asr stream talk.wav --latency 450
+      asr stream talk.wav --lm news --beam 8 --phrases names.txt
     """
     from asr.show import LiveText, latency_line
-    from streaming.client import stream_file
+    from streaming.client import start_fields, stream_file
     from streaming.events import Final
 
     live = LiveText()
@@ -208,6 +215,7 @@ def stream(
         latency_ms=latency,
         realtime=not fast,
         token=token,
+        options=start_fields(head, search.given()),
     )
     if not fast:
         typer.echo(latency_line(summary.first_word_latency, summary.final_latency))

@@ -8,25 +8,23 @@ from typing import Annotated
 import typer
 
 from asr.options import (
+    NOTHING_SAID,
     BatchSeconds,
-    Beam,
-    CTCWeight,
     Fast,
     Head,
-    LanguageModel,
-    LanguageModelScale,
     Limit,
     Model,
-    Phrases,
-    Rescoring,
+    SearchOptions,
     argument,
     load_model,
     option,
+    searching,
 )
 
 __all__ = ["align", "calibrate", "evaluate", "export", "transcribe"]
 
 
+@searching()
 def transcribe(
     audio: Annotated[
         list[str], argument("Files, folders or quoted patterns like 'calls/**/*.wav'.", metavar="AUDIO...")
@@ -37,12 +35,7 @@ def transcribe(
         int | None, option("Decode as a live session of this latency. Default: full context.", metavar="MS")
     ] = None,
     head: Head = None,
-    beam: Beam = None,
-    rescoring: Rescoring = False,
-    ctc_weight: CTCWeight = 0.3,
-    phrases: Phrases = None,
-    lm: LanguageModel = None,
-    lm_scale: LanguageModelScale = 0.3,
+    search: SearchOptions = NOTHING_SAID,
     words: Annotated[bool, option("Print each word with start, end and confidence.", "--words")] = False,
     formats: Annotated[
         str | None,
@@ -66,15 +59,13 @@ def transcribe(
       asr transcribe calls/ --format json,srt --out texts/
       asr transcribe calls/ --beam 4 --phrases names.txt
     """
-    from asr.batch import Job, run, search_of
+    from asr.batch import Job, run
 
     job = Job(
         audio=tuple(audio),
         latency_ms=latency,
         head=head,
-        search=search_of(
-            beam=beam, phrases=phrases, lm=lm, lm_scale=lm_scale, rescoring=rescoring, ctc_weight=ctc_weight
-        ),
+        search=search.search(),
         words=words,
         formats=formats,
         out=out,
@@ -111,6 +102,7 @@ def align(
         raise typer.Exit(1)
 
 
+@searching()
 def evaluate(
     manifest: Annotated[Path, argument("Lhotse cuts with transcripts: test.jsonl.gz.", metavar="MANIFEST")],
     model: Model = None,
@@ -121,12 +113,7 @@ def evaluate(
     head: Annotated[
         str | None, option("Heads to decode with. Default: all of the model's.", metavar="NAME,...")
     ] = None,
-    beam: Beam = None,
-    rescoring: Rescoring = False,
-    ctc_weight: CTCWeight = 0.3,
-    phrases: Phrases = None,
-    lm: LanguageModel = None,
-    lm_scale: LanguageModelScale = 0.3,
+    search: SearchOptions = NOTHING_SAID,
     normalize: Annotated[
         str | None,
         option(
@@ -155,7 +142,6 @@ def evaluate(
     """
     from rich.console import Console
 
-    from asr.batch import search_of
     from asr.evaluate import evaluate as run
     from asr.evaluate.page import html
     from asr.paths import parse_latencies
@@ -168,14 +154,7 @@ def evaluate(
             manifest,
             latencies=parse_latencies(latency, loaded.latencies),
             heads=None if head is None else head.split(","),
-            search=search_of(
-                beam=beam,
-                phrases=phrases,
-                lm=lm,
-                lm_scale=lm_scale,
-                rescoring=rescoring,
-                ctc_weight=ctc_weight,
-            ),
+            search=search.search(),
             normalize=None
             if normalize is None
             else [name for name in normalize.split(",") if name != "none"],

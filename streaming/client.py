@@ -16,7 +16,7 @@ import json
 import random
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -32,7 +32,7 @@ from asr.transcript import Word
 from streaming.events import ENCODINGS, Encoding, Final, Partial
 from streaming.resume import Tape, Told
 
-__all__ = ["Summary", "stream", "stream_file"]
+__all__ = ["Summary", "start_fields", "stream", "stream_file"]
 
 Source = str | PathLike[str] | np.ndarray | AsyncIterable[np.ndarray]
 
@@ -266,6 +266,14 @@ def stream_file(
         raise ProtocolError(f"{url}: the stream ended without a summary")
 
     return asyncio.run(drain())
+
+
+def start_fields(head: str | None, search: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a head and fields of `asr.search.config.SearchConfig`, the native protocol's `start`."""
+    chosen = dict(search)
+    phrases = list(chosen.pop("phrases", ()))
+    fields = {"head": head, "phrases": phrases or None, "search": chosen}
+    return {name: value for name, value in fields.items() if value}
 
 
 async def _connect(url: str, token: str | None, tls: ssl.SSLContext | None) -> ClientConnection:

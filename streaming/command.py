@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asr.options import Fast, option
+from asr.options import NOTHING_SAID, Fast, SearchOptions, option, searching
 
 if TYPE_CHECKING:
     from streaming.protocols import Limits
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 
+@searching(
+    lm=option(
+        "Of --lm, the one for clients that choose none. Makes it a beam search.",
+        "--default-lm",
+        metavar="NAME",
+    ),
+    lodr=option("Of --lm, the bigram of tokens that is taken away for such clients.", metavar="NAME"),
+)
 def serve(
     model: Annotated[
         list[str] | None,
@@ -35,6 +43,16 @@ def serve(
     latency: Annotated[
         int | None, option("For clients that do not choose. Default: the lowest from 300.", metavar="MS")
     ] = None,
+    language_model: Annotated[
+        list[str] | None,
+        option(
+            "Language model that clients may choose by this name: n-grams (ARPA, KenLM) or a neural one's bundle; "
+            "may be given again. MODEL:NAME=PATH: of one of several models.",
+            "--lm",
+            metavar="NAME=PATH",
+        ),
+    ] = None,
+    search: SearchOptions = NOTHING_SAID,
     root: Annotated[
         str, option("What websockets on / speak: sherpa, vosk, wenet, funasr ...", metavar="PROTOCOL")
     ] = "sherpa",
@@ -71,6 +89,8 @@ def serve(
 ) -> None:
     """Serve live audio over websockets, with a page to try it in the browser. Ctrl-C or SIGTERM drains and ends.
 
+    How is searched is for clients that do not choose; those of the native protocol may.
+
     The log on stderr is one JSON object a line; it holds no audio, no tokens, and text only with --log-text.
 
     \b
@@ -78,7 +98,9 @@ def serve(
       asr serve
       asr serve --model runs/an4/bundle --host 0.0.0.0 --port 443 --certificate cert.pem --private-key key.pem
       asr serve --model en=models/english --model de=models/german --limit session_seconds=86400
+      asr serve --lm news=news.arpa --lm calls=runs/english-lm/bundle --default-lm calls --beam 4
     """
+    from asr.search.config import SearchConfig
     from streaming.engines import load_engines
     from streaming.log import set_up
     from streaming.server import Settings, run
@@ -99,9 +121,17 @@ def serve(
         default_latency_ms=latency,
         root=root,
         max_batch=max_batch,
+        search=SearchConfig(**search.given()),
     )
     set_up(verbose=verbose or log_text, text=log_text)
-    engines = load_engines(model or (), engine=engine, precision=precision, fast=fast, threads=threads)
+    engines = load_engines(
+        model or (),
+        engine=engine,
+        precision=precision,
+        fast=fast,
+        threads=threads,
+        language_models=language_model or (),
+    )
     run(engines, settings, started=started)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -13,6 +13,8 @@ import torch
 
 from asr.audio import SAMPLE_RATE
 from asr.errors import ConfigError
+from asr.language_model import load
+from asr.language_model.ngram import TokenNgrams
 from asr.native.memory import keep_freed_memory
 from asr.packed_state import join, split
 from asr.search.config import SearchConfig
@@ -59,6 +61,18 @@ class Engine(Protocol):
     flush_samples: int
     """Silence that must follow the last word for the model to emit it."""
     tokenizer: Tokenizer
+    language_models: tuple[str, ...]
+    """Names that a session's search may have, and nothing else: no path of a client's is ever opened."""
+    bigrams: tuple[str, ...]
+    """Those of them that `SearchConfig.lodr` may name."""
+
+    def kinds(self, head: str) -> tuple[str, ...]:
+        """The kinds of search that a head has."""
+        ...
+
+    def search(self, config: SearchConfig) -> SearchConfig:
+        """A session's search with what it names. Raises ConfigError for a language model that is not there."""
+        ...
 
     def chunk_for(self, latency_ms: int) -> Chunk: ...
 
@@ -102,12 +116,21 @@ class TorchEngine:
 
     `threads` is the number of cores that one operation may use; it is a setting of the process. `None` leaves
     it. `precision`: int8 multiplies the blocks of a Zipformer in bytes; bfloat16 is all of the model in it, faster
-    where the processor multiplies matrices of it (AMX, GPUs) and slower where it does not.
+    where the processor multiplies matrices of it (AMX, GPUs) and slower where it does not. `language_models`: name ->
+    file or bundle; all are loaded now.
 
-    Raises ConfigError: an offline model, or int8 for a model or processor that cannot have it.
+    Raises ConfigError: an offline model, int8 for a model or processor that cannot have it, a language model of other
+    tokens. DataError, BundleError: a language model that cannot be read.
     """
 
-    def __init__(self, model: Model, *, threads: int | None = None, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        threads: int | None = None,
+        precision: Precision = "float32",
+        language_models: Mapping[str, str] | None = None,
+    ) -> None:
         if threads is not None:
             if threads < 1:
                 raise ConfigError(f"threads is {threads}; at least 1 is needed")
@@ -127,6 +150,22 @@ class TorchEngine:
         self.flush_samples = model.flush_samples
         self.tokenizer = model.tokenizer
         self._device = next(model.parameters()).device
+        self._files = dict(language_models or {})
+        loaded = {name: load(path, self.tokenizer, self._device) for name, path in self._files.items()}
+        self.language_models = tuple(loaded)
+        self.bigrams = tuple(name for name, lm in loaded.items() if isinstance(lm, TokenNgrams))
+
+    def kinds(self, head: str) -> tuple[str, ...]:
+        return tuple(self.model.head(head).searches)
+
+    def search(self, config: SearchConfig) -> SearchConfig:
+        lm = self._file("lm", config.lm, self.language_models)
+        return replace(config, lm=lm, lodr=self._file("lodr", config.lodr, self.bigrams))
+
+    def _file(self, field: str, name: str | None, names: Sequence[str]) -> str | None:
+        if name is not None and name not in names:
+            raise ConfigError(f"search.{field}: no {name!r} here; there is {', '.join(names) or 'none'}")
+        return None if name is None else self._files[name]
 
     def chunk_for(self, latency_ms: int) -> Chunk:
         return self.model.chunk_for(latency_ms)

@@ -63,7 +63,7 @@ class Session:
         latency_ms = engine.latencies[0] if options.latency_ms is None else options.latency_ms
         self.options = options
         self.chunk = engine.chunk_for(latency_ms)
-        self.search = _in_time(options, engine.frame_seconds)
+        self.search = engine.search(_in_time(options, engine.frame_seconds))
         self.state: Any = engine.init_state(self.chunk, options.head, self.search)
         """The engine's own; the caller of `take` and `accept` hands it over and back."""
         self._engine = engine
@@ -123,8 +123,12 @@ class Session:
 
     def update(self, options: Options) -> None:
         """From now on, what to tell and where to cut text is as in `options`; the recognition runs on untouched.
-        All that makes its state stays as it was: model, latency, head, search and the form of the audio.
+        All that makes its state stays as it was: model, latency, head and the form of the audio; of the search, what
+        does not (`SearchConfig.memory`) weighs from now on as it says.
         """
+        if options.search.memory == self.options.search.memory:
+            self.search = replace(self._engine.search(options.search), lag_frames=self.search.lag_frames)
+            self.options = replace(self.options, search=options.search)
         self._endpointer.change(options.endpointing)
         if options.endpointing.voice is None:
             self._voice = None

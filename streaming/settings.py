@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from asr.audio import SAMPLE_RATE
 from asr.errors import ConfigError
+from asr.search.config import SearchConfig
 from streaming import voice
 from streaming.engine import Engine, named
 from streaming.protocols import Limits, Offer
@@ -22,9 +23,9 @@ class Settings:
     them.
 
     With `tokens`, each client must bring one of them. `origins` are the pages that browsers may connect from;
-    `None` means any. `default_latency_ms` is for clients that do not choose. `port` 0 takes a free one. `root` is
-    the protocol of websockets on `/` (`streaming.routes`). `proxies` are the addresses or networks of those in front
-    whose `X-Forwarded-For` is believed.
+    `None` means any. `default_latency_ms` and `search` are for clients that do not choose. `port` 0 takes a free one.
+    `root` is the protocol of websockets on `/` (`streaming.routes`). `proxies` are the addresses or networks of those
+    in front whose `X-Forwarded-For` is believed.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +39,7 @@ class Settings:
     default_latency_ms: int | None = None
     root: str = "sherpa"
     max_batch: int = 64
+    search: SearchConfig = SearchConfig()
     name: str = "rill"
 
     def __post_init__(self) -> None:
@@ -71,6 +73,7 @@ def _offer(name: str, engine: Engine, settings: Settings) -> Offer:
         raise ConfigError(
             f"backlog_seconds is {limits.backlog_seconds:g}; this model's steps need {2 * longest + 1:.1f}"
         )
+    engine.init_state(engine.chunk_for(default), engine.heads[0], engine.search(settings.search))
     return Offer(
         server=settings.name,
         model=name or None,
@@ -80,6 +83,10 @@ def _offer(name: str, engine: Engine, settings: Settings) -> Offer:
         default_head=engine.heads[0],
         limits=limits,
         voice=voice.available(),
+        searches={head: engine.kinds(head) for head in engine.heads},
+        language_models=engine.language_models,
+        bigrams=engine.bigrams,
+        search=settings.search,
     )
 
 

@@ -110,7 +110,7 @@ class Upload:
     async def _transcribe(self, form: Form) -> Response:
         offer = self._offer.named(form.model, form.language)
         options = offer.options(
-            encoding="f32le", latency_ms=offer.latencies[-1], partials=form.stream, search=form.search
+            encoding="f32le", latency_ms=offer.latencies[-1], partials=form.stream, phrases=form.phrases
         )
         self._runner.open(self.key, options)
         self._metrics.opened.labels("openai-rest").inc()

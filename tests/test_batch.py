@@ -12,9 +12,8 @@ import pytest
 import soundfile
 
 import asr.transcribe
-from asr.batch import Job, run, search_of
-from asr.errors import AudioError, ConfigError, DataError
-from asr.search.config import SearchConfig
+from asr.batch import Job, run
+from asr.errors import AudioError, ConfigError
 from asr.transcript import Transcript, Word
 
 
@@ -99,15 +98,3 @@ def test_an_unknown_format_is_an_error_before_anything_is_read(
     with pytest.raises(ConfigError, match="'doc' is none of txt, json, srt, vtt"):
         start(tree, formats="txt,doc")
     assert not calls
-
-
-def test_the_search_of_a_command_line(tmp_path: Path) -> None:
-    assert search_of(beam=None, phrases=None, lm=None, lm_scale=0.3) is None
-    phrases = tmp_path / "phrases.txt"
-    phrases.write_text("\ufeffGrace Hopper\n\n  Zipformer \nGrace Hopper\n", encoding="utf-8")
-    found = search_of(beam=None, phrases=phrases, lm=None, lm_scale=0.3)
-    assert found == SearchConfig(phrases=("Grace Hopper", "Zipformer"))
-    found = search_of(beam=None, phrases=None, lm=tmp_path / "lm.arpa", lm_scale=0.5)
-    assert found == SearchConfig(kind="beam", lm=str(tmp_path / "lm.arpa"), lm_scale=0.5)
-    with pytest.raises(DataError, match=r"absent.*a phrase a line"):
-        search_of(beam=4, phrases=tmp_path / "absent", lm=None, lm_scale=0.3)

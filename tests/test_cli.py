@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import asr.bundle
 from asr import cli
 from asr.errors import DataError
+from asr.search.config import SearchConfig
 from tests.commands import ROOT, help_commands, problems, verbs
 
 VERBS = [
@@ -190,9 +191,7 @@ def test_serve_hands_over_its_options(
         started(SimpleNamespace(url="wss://host:9/v1/stream"))
 
     monkeypatch.setattr(streaming.engines, "load", lambda path, fast: f"model of {path}, {fast=}")
-    monkeypatch.setattr(
-        streaming.engines, "TorchEngine", lambda model, threads, precision: (model, threads, precision)
-    )
+    monkeypatch.setattr(streaming.engines, "TorchEngine", lambda model, **options: (model, *options.values()))
     monkeypatch.setattr(streaming.server, "run", serve)
     options = [
         "--fast",
@@ -211,14 +210,16 @@ def test_serve_hands_over_its_options(
     ]
     options += ["-m", "a/m", "-m", "de=b/m", "--precision", "int8", "--limit", "idle_seconds=300"]
     options += ["--limit", "address_sessions=2", "--proxy", "10.0.0.0/8"]
+    options += ["--lm", "news=c/n.arpa", "--lm", "de:own=d", "--default-lm", "news", "--blank-penalty", "0.5"]
     code, out, _ = run(capsys, "serve", *options)
     assert code == 0 and seen["engine"] == {
-        "m": ("model of a/m, fast=True", 1, "int8"),
-        "de": ("model of b/m, fast=True", 1, "int8"),
+        "m": ("model of a/m, fast=True", 1, "int8", {"news": "c/n.arpa"}),
+        "de": ("model of b/m, fast=True", 1, "int8", {"news": "c/n.arpa", "own": "d"}),
     }
     limits = seen["settings"].limits
     assert (limits.idle_seconds, limits.address_sessions, limits.token_sessions) == (300, 2, None)
     assert seen["settings"].proxies == ("10.0.0.0/8",)
+    assert seen["settings"].search == SearchConfig(kind="beam", lm="news", blank_penalty=0.5)
     settings = seen["settings"]
     assert (settings.port, settings.tokens, settings.limits.sessions, settings.default_latency_ms) == (
         0,
@@ -241,6 +242,7 @@ def test_serve_hands_over_its_options(
         (["--precision", "int4"], "use float32, bfloat16, int8"),
         (["-m", "x=data/models/mini", "-m", "x=data/models/mini"], "two are named x"),
         (["-m", "no/such/model"], "no such bundle"),
+        (["-m", "data/models/mini", "--lm", "news.arpa"], "write it as NAME=PATH"),
         (["--proxy", "nginx"], "no address or network"),
     ],
 )

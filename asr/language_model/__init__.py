@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from asr.language_model.neural import NeuralLM
     from asr.tokenizer import Tokenizer
 
-__all__ = ["LanguageModel", "load"]
+__all__ = ["LanguageModel", "load", "load_bigram"]
 
 
-@lru_cache(maxsize=8)
+@cache  # for good: the steps of a server's sessions come back to each
 def load(path: str, tokenizer: Tokenizer, device: torch.device) -> LanguageModel | NeuralLM:
     """A file of n-grams, or the bundle of a neural model of the tokenizer's tokens.
 
@@ -34,5 +34,15 @@ def load(path: str, tokenizer: Tokenizer, device: torch.device) -> LanguageModel
     if model.tokenizer.to_bytes() != tokenizer.to_bytes():
         raise ConfigError(
             f"{path}: is a language model of other tokens; train one with `tokenizer` naming this speech model"
+        )
+    return model
+
+
+def load_bigram(path: str, tokenizer: Tokenizer, device: torch.device) -> LanguageModel:
+    """What `SearchConfig.lodr` names. Raises as `load` does, and ConfigError for what is no n-gram of tokens."""
+    model = load(path, tokenizer, device)
+    if not isinstance(model, ngram.TokenNgrams):
+        raise ConfigError(
+            f"{path}: is no n-gram of the model's tokens, which lodr takes; tools/ngram.py makes one"
         )
     return model

@@ -9,7 +9,22 @@ from typing import Literal
 
 from asr.errors import ConfigError
 
-__all__ = ["SearchConfig"]
+__all__ = ["RANGES", "SearchConfig"]
+
+RANGES: dict[str, tuple[float, float]] = {
+    "beam": (1, 64),
+    "blank_penalty": (-20, 20),
+    "blank_skip": (0.5, 1),
+    "lm_scale": (0, 20),
+    "word_bonus": (-20, 20),
+    "lodr_scale": (0, 20),
+    "phrase_boost": (0, 20),
+    "phrase_margin": (0, 1000),
+    "ctc_weight": (0, 1),
+    "reverse_weight": (0, 1),
+    "lag_frames": (1, 10_000),
+}
+"""From and to which value each number may be."""
 
 LENT = 3  # hypotheses at least that are kept for phrases, besides the others
 
@@ -62,22 +77,9 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("greedy", "beam", "rescoring"):
             raise ConfigError(f"search.kind is {self.kind!r}; use greedy, beam or rescoring")
-        for name, low, high in (
-            ("beam", 1, 64),
-            ("blank_penalty", -20, 20),
-            ("lm_scale", 0, 20),
-            ("word_bonus", -20, 20),
-            ("lodr_scale", 0, 20),
-            ("phrase_boost", 0, 20),
-            ("phrase_margin", 0, 1000),
-            ("ctc_weight", 0, 1),
-            ("reverse_weight", 0, 1),
-            ("lag_frames", 1, 10_000),
-        ):
+        for name, (low, high) in RANGES.items():
             if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise ConfigError(f"search.{name} is {getattr(self, name)}; it must be from {low} to {high}")
-        if self.blank_skip is not None and not 0.5 <= self.blank_skip <= 1:
-            raise ConfigError(f"search.blank_skip is {self.blank_skip}; it must be from 0.5 to 1")
         if self.kind == "greedy" and (self.lm or self.lodr):
             raise ConfigError(
                 "search.lm and search.lodr need hypotheses to choose from: set search.kind to beam"
@@ -111,6 +113,11 @@ class SearchConfig:
         if self.greedy:
             return ("greedy",)
         return (self.kind, self.width, self.lag_frames, self.lm, self.lodr)
+
+    @property
+    def memory(self) -> Hashable:
+        """Of what a stream's state has the form: another search with the same can go on from it."""
+        return (self.group, self.phrases, self.phrase_boost)
 
     @property
     def width(self) -> int:

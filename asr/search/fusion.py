@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asr import state as trees
-from asr.language_model import load, ngram
+from asr.language_model import load, load_bigram
 from asr.language_model.ngram import LanguageModel
 from asr.language_model.spelling import Spelling, spelling
 from asr.search.automaton import Automaton, join
@@ -52,7 +52,7 @@ class Fusion:
         lm = load(head.lm, tokenizer, device) if head.lm else None
         self.neural = lm if isinstance(lm, nn.Module) else None
         self._model = None if isinstance(lm, nn.Module) else lm
-        self._lodr = ngram.load(head.lodr, tokenizer, device) if head.lodr else None
+        self._lodr = load_bigram(head.lodr, tokenizer, device) if head.lodr else None
         self._model_scale, self._lodr_scale = column("lm_scale"), column("lodr_scale")
         self._word_bonus, self._margin = column("word_bonus"), column("phrase_margin")
         self._spelling: Spelling | None = None

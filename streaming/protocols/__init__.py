@@ -24,11 +24,12 @@ clients take a host and a port only: for them `--root vosk` and the like.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, TypeAlias
 
 from asr.errors import ConfigError, ProtocolError
+from asr.search.config import SearchConfig
 from streaming.events import Event, Options
 
 __all__ = [
@@ -155,6 +156,14 @@ class Offer:
     limits: Limits
     voice: bool = False
     """It can tell where somebody speaks: `Rules.voice`."""
+    searches: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The kinds of search that each head has."""
+    language_models: tuple[str, ...] = ()
+    """Names, of which a session may choose one."""
+    bigrams: tuple[str, ...] = ()
+    """Those of them that can be subtracted: `SearchConfig.lodr`."""
+    search: SearchConfig = SearchConfig()
+    """Of sessions that do not choose."""
     others: tuple[Offer, ...] = ()
 
     @property
@@ -173,10 +182,11 @@ class Offer:
                     return replace(one, others=(*every[:i], *every[i + 1 :]))
         return self
 
-    def options(self, **fields: Any) -> Options:
-        """This model's defaults, but for these fields."""
+    def options(self, *, phrases: tuple[str, ...] = (), **fields: Any) -> Options:
+        """This model's defaults, but for these fields; `phrases`, if any, take the place of the search's own."""
+        search = replace(self.search, phrases=phrases) if phrases else self.search
         defaults = {"model": self.model, "latency_ms": self.default_latency, "head": self.default_head}
-        return Options(**(defaults | fields))
+        return Options(**(defaults | {"search": search} | fields))
 
 
 class Dialect(Protocol):

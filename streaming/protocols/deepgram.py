@@ -226,7 +226,7 @@ class Deepgram(Dialect):
         terms = [*fields.get("keyterm", []), *map(phrases.weighted, fields.get("keywords", []))]
         if not phrases.good(terms):
             raise self._bad(f"keyterm and keywords must be {phrases.RULE}")
-        self._search = phrases.search(terms)
+        self._phrases = phrases.tidy(terms)
         return {name: values[0] for name, values in fields.items()}
 
     def _parse(self, fields: dict[str, str]) -> Options:
@@ -250,7 +250,7 @@ class Deepgram(Dialect):
             channels=1 if encoding == "container" else self._integer(fields, "channels", 1, 8) or 1,
             partials=self._boolean(fields, "interim_results"),
             endpointing=rules,
-            search=self._search,
+            phrases=self._phrases,
         )
 
     def _integer(self, fields: dict[str, str], name: str, low: int, high: int) -> int | None:

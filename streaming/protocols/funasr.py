@@ -158,7 +158,7 @@ class FunASR(Dialect):
             sample_rate=self._rate,
             encoding="container" if self._packed else "s16le",
             partials=not offline,
-            search=phrases.search(self._phrases),
+            phrases=phrases.tidy(self._phrases),
             **fields,
         )
         return [Start(options)]

@@ -51,6 +51,7 @@ from streaming.protocols import (
 )
 from streaming.protocols.native_options import (
     CHANNELS,
+    NUMBERS,
     PROTOCOL,
     RefusedError,
     changed,
@@ -91,6 +92,7 @@ class Native(Dialect):
             **_model(offer),
             "models": [_model(x) for x in (offer, *offer.others)],
             "voice_activity": offer.voice,
+            "search": {name: {"min": low, "max": high} for name, (low, high) in NUMBERS.items()},
             "limits": asdict(offer.limits),
         }
         return [Send(to_json(hello))]
@@ -236,4 +238,7 @@ def _model(offer: Offer) -> dict[str, Any]:
         "default_latency_ms": offer.default_latency,
         "heads": list(offer.heads),
         "default_head": offer.default_head,
+        "searches": offer.searches,
+        "language_models": list(offer.language_models),
+        "bigrams": list(offer.bigrams),
     }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any, cast
 
 from asr.audio import RATES
 from asr.errors import ConfigError, ProtocolError
-from asr.search.config import SearchConfig
+from asr.search.config import RANGES, SearchConfig
 from streaming.endpoint import Rules
 from streaming.events import ENCODINGS, Encoding, Options
 from streaming.protocols import Offer, parse_object, shown
@@ -17,6 +17,7 @@ from streaming.protocols.phrases import RULE, good
 
 __all__ = [
     "CHANNELS",
+    "NUMBERS",
     "PROTOCOL",
     "RefusedError",
     "changed",
@@ -29,10 +30,14 @@ __all__ = [
 
 PROTOCOL = 1
 CHANNELS = (1, 8)
-SEARCH = ("kind", "beam", "blank_penalty", "blank_skip", "phrase_boost", "ctc_weight")  # of `SearchConfig`
+NUMBERS = {name: limits for name, limits in RANGES.items() if name != "lag_frames"}  # which is the server's
+SEARCH = ("kind", "lm", "lodr", *NUMBERS)  # of `SearchConfig`
+_NONE = ("lm", "lodr", "blank_skip", "reverse_weight")
+"""Of these null says that there is none; of the other fields, that it is the default."""
 LONGEST_INTERVAL = 60.0
+_KINDS = ("greedy", "beam", "rescoring")
 _AUDIO = ("sample_rate", "encoding", "channels")
-_STATE = ("model", "latency_ms", "head", "search")
+_STATE = ("model", "latency_ms", "head")
 
 
 class RefusedError(ProtocolError):
@@ -55,8 +60,8 @@ def parse(text: str) -> dict[str, Any]:
     return message
 
 
-def given(message: dict[str, Any], offer: Offer) -> Options:
-    """The options of `start`. Raises RefusedError."""
+def given(message: dict[str, Any], offer: Offer, before: SearchConfig | None = None) -> Options:
+    """The options of `start`, with a search as it was `before` where they leave it. Raises RefusedError."""
     known(message, ("protocol", *(x.name for x in fields(Options)), "phrases"), "start")
     _field(
         message,
@@ -90,6 +95,11 @@ def given(message: dict[str, Any], offer: Offer) -> Options:
         f"one of {', '.join(ENCODINGS)}",
     )
     low, high = CHANNELS
+    names = {
+        "kind": offer.searches.get(head or offer.default_head, _KINDS),
+        "lm": offer.language_models,
+        "lodr": offer.bigrams,
+    }
     options = offer.options(
         sample_rate=rate,
         encoding=cast("Encoding", encoding),
@@ -106,7 +116,7 @@ def given(message: dict[str, Any], offer: Offer) -> Options:
         ),
         words=_field(message, "words", True, _boolean, "true or false"),
         confidence=_field(message, "confidence", True, _boolean, "true or false"),
-        search=_search(message.get("search"), message.get("phrases")),
+        search=_search(message.get("search"), message.get("phrases"), before or offer.search, names),
         endpointing=_rules(message.get("endpointing")),
     )
     if options.endpointing.voice is not None and not offer.voice:
@@ -119,18 +129,19 @@ def given(message: dict[str, Any], offer: Offer) -> Options:
 
 def changed(message: dict[str, Any], before: Options, offer: Offer) -> tuple[Options, bool]:
     """The options after an `update`, and whether they need a new state of the recogniser. Raises RefusedError."""
-    told = {name: value for name, value in resolved(before).items() if name not in ("type", "protocol")}
+    told = resolved(before)
     known(message, tuple(told), "update")
+    del told["search"]
     for name in _AUDIO:
         if name in message:
             raise RefusedError("bad_field", f"{name} cannot change within a stream: open a new connection")
     if "model" in message and message["model"] != before.model:
         told |= {"latency_ms": None, "head": None}
-    for name in ("search", "endpointing"):
-        if isinstance(message.get(name), dict):  # what it leaves out stays as it is
-            message = message | {name: told[name] | message[name]}
-    options = given(told | message, offer)
+    if isinstance(message.get("endpointing"), dict):  # what it leaves out stays as it is
+        message = message | {"endpointing": told["endpointing"] | message["endpointing"]}
+    options = given(told | message, offer, before.search)
     afresh = any(getattr(options, name) != getattr(before, name) for name in _STATE)
+    afresh = afresh or options.search.memory != before.search.memory
     if afresh and options.encoding == "container":
         raise RefusedError(
             "bad_field", "of a container only what does not change the recogniser: open a new connection"
@@ -158,25 +169,33 @@ def nearest(name: Any, names: Collection[str]) -> str:
     near = difflib.get_close_matches(str(name)[:60], names, n=1, cutoff=0.5)
     if near:
         return f'did you mean "{near[0]}"?'
-    return f"known: {', '.join(names)}" if names else "it has no fields"
+    return f"known: {', '.join(names)}" if names else "there are none"
 
 
-def _search(value: Any, phrases: Any) -> SearchConfig:
+def _search(
+    value: Any, phrases: Any, before: SearchConfig, names: Mapping[str, tuple[str, ...]]
+) -> SearchConfig:
+    """names: what the fields that are text may be."""
     value = {} if value is None else value
     if not isinstance(value, dict):
         raise _bad("search", value, 'an object such as {"kind": "beam", "beam": 4}')
     known(value, SEARCH, "search")
-    for name, one in value.items():
-        if one is not None and not (isinstance(one, str) if name == "kind" else _number(one)):
-            raise _bad(f"search.{name}", one, "text" if name == "kind" else "a number")
-    if not _integer(value.get("beam") or 0):
-        raise _bad("search.beam", value["beam"], "a whole number")
-    phrases = [] if phrases is None else phrases
-    if not good(phrases):
+    chosen = {name: one for name, one in value.items() if one is not None or name in _NONE}
+    if chosen.get("kind") == "greedy":  # which can have none
+        chosen = {"lm": None, "lodr": None} | chosen
+    for name, ones in names.items():
+        one = chosen.get(name, getattr(before, name))
+        if one is not None and one not in ones:
+            raise RefusedError("bad_field", f"search.{name} is {shown(one)}; {nearest(one, ones)}")
+    for name in chosen.keys() - names:
+        if chosen[name] is not None and not _number(chosen[name]):
+            raise _bad(f"search.{name}", chosen[name], "a number")
+    if not _integer(chosen.get("beam", before.beam)):
+        raise _bad("search.beam", chosen["beam"], "a whole number")
+    if phrases is not None and not good(phrases):
         raise _bad("phrases", phrases, RULE)
-    given = {name: one for name, one in value.items() if one is not None}
     try:
-        return SearchConfig(**given, phrases=tuple(phrases))
+        return replace(before, **chosen, phrases=before.phrases if phrases is None else tuple(phrases))
     except ConfigError as error:
         raise RefusedError("bad_field", str(error)) from error
 

@@ -33,7 +33,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asr.audio import RATES
-from asr.search.config import SearchConfig
 from asr.text import join_words
 from streaming.endpoint import Rules
 from streaming.events import ENCODINGS, Encoding, Ended, Event, Failed, Final, Partial
@@ -190,7 +189,7 @@ class OpenAI(Dialect):
         asked = self._input["transcription"]
         asked = asked if isinstance(asked, dict) else {}
         options = self._offer.named(asked.get("model"), asked.get("language")).options(
-            sample_rate=self._rate, encoding=self._encoding, endpointing=self._rules, search=_search(asked)
+            sample_rate=self._rate, encoding=self._encoding, endpointing=self._rules, phrases=_phrases(asked)
         )
         return [Start(options), Audio(data[:whole])]
 
@@ -249,7 +248,7 @@ class OpenAI(Dialect):
                 "invalid_value", "the buffer holds audio: commit or clear it first", f"{where}.format"
             )
         asked = wanted["transcription"]
-        _search(asked if isinstance(asked, dict) else {})
+        _phrases(asked if isinstance(asked, dict) else {})
         rules = _rules(wanted["turn_detection"], f"{where}.turn_detection")
         text = _text(wanted | {"include": include})
         if len(text) > 20_000 or text.count("{") + text.count("[") > 100:
@@ -349,7 +348,7 @@ def _text(value: Any) -> str:
         return "[" * 1000
 
 
-def _search(transcription: dict[str, Any]) -> SearchConfig:
+def _phrases(transcription: dict[str, Any]) -> tuple[str, ...]:
     """Of keywords, and of a prompt that lists some."""
     keywords, prompt = transcription.get("keywords") or [], transcription.get("prompt") or ""
     where = "session.audio.input.transcription"
@@ -357,7 +356,7 @@ def _search(transcription: dict[str, Any]) -> SearchConfig:
         raise _EventError("invalid_type", "a text is expected", f"{where}.prompt")
     if not phrases.good(keywords):
         raise _EventError("invalid_value", phrases.RULE, f"{where}.keywords")
-    return phrases.search([*keywords, *phrases.prompted(prompt)])
+    return phrases.tidy([*keywords, *phrases.prompted(prompt)])
 
 
 def _rules(value: Any, where: str) -> Rules:

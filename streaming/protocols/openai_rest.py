@@ -23,7 +23,6 @@ from email.parser import BytesHeaderParser
 from typing import Any
 
 from asr.errors import ProtocolError
-from asr.search.config import SearchConfig
 from asr.text import join_words
 from asr.transcript import Transcript
 from streaming.events import Event, Final, Partial
@@ -63,7 +62,7 @@ class Form:
     stream: bool = False
     granularities: tuple[str, ...] = ("segment",)
     log_probabilities: bool = False
-    search: SearchConfig = SearchConfig()
+    phrases: tuple[str, ...] = ()
 
 
 def parse_form(content_type: str, body: bytes) -> Form:
@@ -109,7 +108,7 @@ def parse_form(content_type: str, body: bytes) -> Form:
         stream=stream in ("true", "1"),
         granularities=granularities,
         log_probabilities=b"logprobs" in fields.get("include", []),
-        search=phrases.search([*keywords, *phrases.prompted(texts.get("prompt", ""))]),
+        phrases=phrases.tidy([*keywords, *phrases.prompted(texts.get("prompt", ""))]),
     )
 
 

@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from asr.search.config import SearchConfig
 from streaming.protocols import parse_object
 
-__all__ = ["LONGEST", "MOST", "RULE", "good", "listed", "mapped", "prompted", "search", "weighted"]
+__all__ = ["LONGEST", "MOST", "RULE", "good", "listed", "mapped", "prompted", "tidy", "weighted"]
 
 MOST, LONGEST = 2000, 200
 """Phrases of a session, and characters of a phrase."""
@@ -26,9 +25,9 @@ def good(phrases: Any) -> bool:
     )
 
 
-def search(phrases: Sequence[str]) -> SearchConfig:
-    """Of a session with these phrases, which are `good`."""
-    return SearchConfig(phrases=tuple(dict.fromkeys(x.strip() for x in phrases if x.strip())))
+def tidy(phrases: Sequence[str]) -> tuple[str, ...]:
+    """Those of a session, which are `good`: each once, without spaces around it."""
+    return tuple(dict.fromkeys(x.strip() for x in phrases if x.strip()))
 
 
 def listed(text: str, *, between: str = ",") -> list[str]:

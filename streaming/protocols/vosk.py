@@ -110,7 +110,7 @@ class Vosk(Dialect):
         if self._open:
             return []
         self._open = True
-        options = self._offer.options(sample_rate=self._rate, search=phrases.search(self._phrases))
+        options = self._offer.options(sample_rate=self._rate, phrases=phrases.tidy(self._phrases))
         return [Start(options)]
 
     def _answer(self) -> str:

@@ -110,7 +110,7 @@ class WhisperLive(Dialect):
         self._words = bool(request.get("word_timestamps", False))
         self._segments = deque(maxlen=min(count, _SEGMENTS))
         offer = self._offer.named(request.get("model"), request.get("language"))
-        options = offer.options(encoding=cast("Encoding", encoding), search=phrases.search(words))
+        options = offer.options(encoding=cast("Encoding", encoding), phrases=phrases.tidy(words))
         ready: dict[str, Any] = {"uid": uid, "message": "SERVER_READY", "backend": "faster_whisper"}
         return [Start(options), Send(to_json(ready))]
 

@@ -14,7 +14,7 @@ from streaming.protocols.funasr import FunASR
 from streaming.protocols.native import Native
 from streaming.protocols.openai import OpenAI
 from streaming.protocols.openai_rest import RestError, parse_form
-from streaming.protocols.phrases import mapped, prompted, search, weighted
+from streaming.protocols.phrases import mapped, prompted, tidy, weighted
 from streaming.protocols.vosk import Vosk
 from streaming.protocols.whisperlive import WhisperLive
 from tests.streaming.test_protocols import OFFER
@@ -86,8 +86,8 @@ def form(**fields: bytes) -> bytes:
 def test_rest() -> None:
     kind = "multipart/form-data; boundary=b"
     asked = parse_form(kind, form(prompt=b"Hopper, Zipformer", **{"keywords[]": b"Rill"}))
-    assert asked.search.phrases == ("Rill", "Hopper", "Zipformer")
-    assert parse_form(kind, form()).search.phrases == ()
+    assert asked.phrases == ("Rill", "Hopper", "Zipformer")
+    assert parse_form(kind, form()).phrases == ()
     with pytest.raises(RestError, match="keywords must be"):
         parse_form(kind, form(**{"keywords[]": b"x" * 201}))
 
@@ -98,4 +98,4 @@ def test_forms() -> None:
     ]  # fmt: skip
     assert mapped("") == [] and mapped("[1]") == ["[1]"] and mapped('{"a b": 1}') == ["a b"]
     assert prompted("one, two three four five six seven, \nRill;") == ["one", "Rill"]
-    assert search([" a ", "", "a"]).phrases == ("a",)
+    assert tidy([" a ", "", "a"]) == ("a",)

@@ -137,7 +137,7 @@ def test_a_bad_start_names_field_and_remedy(fields: dict[str, Any], code: str, w
         (Native(OFFER), '{"type": {}}', "unknown_type", "known: start, update, end"),
         (Native(OFFER), '{"type": "end"}', "end_before_start", "no session"),
         (started(), '{"type": "start"}', "already_started", "one connection is one session"),
-        (started(), '{"type": "end", "x": 1}', "unknown_field", "no fields"),
+        (started(), '{"type": "end", "x": 1}', "unknown_field", "there are none"),
         (started(), b"abc", "bad_audio", "3 bytes are no whole number of samples"),
         (started(channels=2, encoding="f32le"), b"abcd", "bad_audio", "f32le of 2 channel(s) has 8 bytes"),
     ],

@@ -151,14 +151,16 @@ def test_start_of_the_native_protocol() -> None:
     said = json.loads(echo.message)
     assert said["phrases"] == ["fox", "Dog"]
     assert said["search"] == {
-        "kind": "beam", "beam": 8, "blank_penalty": 0.0, "blank_skip": None, "phrase_boost": 2, "ctc_weight": 0.3
+        "kind": "beam", "lm": None, "lodr": None, "beam": 8, "blank_penalty": 0.0, "blank_skip": None, "lm_scale": 0.3,
+        "word_bonus": 0.0, "lodr_scale": 0.1, "phrase_boost": 2, "phrase_margin": 2.0, "ctc_weight": 0.3,
+        "reverse_weight": None,
     }  # fmt: skip
     for fields, words in (
         ({"search": {"bean": 3}}, 'did you mean \\"beam\\"?'),
-        ({"search": {"lm": "/etc/passwd"}}, "unknown field"),
+        ({"search": {"lm": "/etc/passwd"}}, "there are none"),
         ({"search": {"beam": 2.5}}, "a whole number"),
         ({"search": {"beam": 65}}, "from 1 to 64"),
-        ({"search": {"kind": "best"}}, "greedy, beam or rescoring"),
+        ({"search": {"kind": "quick"}}, "known: greedy, beam"),
         ({"search": 3}, "an object such as"),
         ({"phrases": "fox"}, "a list of up to"),
         ({"phrases": ["x" * 201]}, "a list of up to"),

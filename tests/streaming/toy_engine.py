@@ -62,10 +62,18 @@ class ToyEngine:
     frame_seconds: float = 0.04
     flush_samples: int = FRAME
     tokenizer: Tokenizer = TOKENIZER
+    language_models: tuple[str, ...] = ()
+    bigrams: tuple[str, ...] = ()
     seconds: float = 0.0
     poison: int | None = None
     batches: list[int] = field(default_factory=list)
     groups: list[tuple[Chunk, str | None, int]] = field(default_factory=list)
+
+    def kinds(self, head: str) -> tuple[str, ...]:
+        return ("greedy", "beam")
+
+    def search(self, config: SearchConfig) -> SearchConfig:
+        return config
 
     def chunk_for(self, latency_ms: int) -> Chunk:
         return Chunk(latency_ms // 40, 8)
