@@ -15,7 +15,7 @@ import typer
 
 from asr.options import NOTHING_SAID, Head, Model, SearchOptions, argument, option, searching
 from asr.show import complain, explain
-from asr.verbs import align, calibrate, evaluate, export, transcribe
+from asr.verbs import align, calibrate, evaluate, export, report, transcribe
 from streaming.command import serve
 
 __all__ = ["app", "main"]
@@ -149,8 +149,12 @@ def train(
 def average(
     run: Annotated[Path, argument("Folder of a run, as train has written it.", metavar="RUN")],
     last: Annotated[
-        int | None, option("Average over the last N batches. Default: try several on dev.", metavar="N")
+        int | None,
+        option("Average over the last N batches. Default: the best span on dev.", metavar="N"),
     ] = None,
+    tries: Annotated[
+        int, option("Spans that are measured on dev, to find the best one.", metavar="N", min=1)
+    ] = 12,
     out: Annotated[
         Path | None, option("Default: bundle/ in the run's folder.", "--out", "-o", metavar="BUNDLE")
     ] = None,
@@ -160,12 +164,14 @@ def average(
     \b
     Example:
       asr average runs/an4 --last 2000 --out an4-averaged
+      asr average runs/an4 --tries 30
     """
     from asr.training.finish import average as run_average
 
-    typer.echo(run_average(run, last=last, out=out))
+    typer.echo(run_average(run, last=last, tries=tries, out=out))
 
 
+app.command()(report)
 app.command()(transcribe)
 app.command()(align)
 app.command()(evaluate)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from asr.model import Model
 
-__all__ = ["Finding", "examine", "findings"]
+__all__ = ["Finding", "devices", "examine", "findings", "software"]
 
 REQUIRED = (
     "torch",
@@ -89,16 +89,17 @@ def examine(model: Path | None = None) -> bool:
 
 def findings(model: Path | None = None) -> Iterable[Finding]:
     """The report, line by line as it is found out."""
-    yield from _software()
+    yield from software()
     broken = [name for name in ("torch", "lhotse", "numpy") if importlib.util.find_spec(name) is None]
     if broken:
         return
-    yield from _devices()
+    yield from devices()
     yield from _optional()
     yield from _trial(model)
 
 
-def _software() -> Iterable[Finding]:
+def software() -> Iterable[Finding]:
+    """Python, Rill and what it needs, with versions."""
     version = platform.python_version()
     level: Level = "good" if sys.version_info >= (3, 11) else "bad"
     yield Finding("Software", "python", f"{version}, {platform.system()} {platform.machine()}", level)
@@ -126,7 +127,8 @@ def _software() -> Iterable[Finding]:
             yield Finding("Software", name, found)
 
 
-def _devices() -> Iterable[Finding]:
+def devices() -> Iterable[Finding]:
+    """What computes here; needs torch."""
     import torch
 
     flags = _cpu_flags()

@@ -1,4 +1,5 @@
-"""What a trained encoder does with recordings: which blocks its gates open, what its layers take from each branch."""
+"""What a model does with recordings: which blocks its gates open, what its layers take from each branch, what it
+attends to."""
 
 from __future__ import annotations
 
@@ -6,18 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asr.audio import HOP, read
 from asr.encoders import Branchformer
-from asr.encoders.base import Chunk
+from asr.encoders.base import FULL_CONTEXT
 from asr.encoders.dynamic_depth import GatedEncoder, gate_probabilities
 from asr.errors import ConfigError
+from asr.heads.attention import AttentionDecoder
 from asr.model import Model
 from asr.training import pictures
 
-__all__ = ["draw"]
+__all__ = ["draw", "views"]
 
 
 def draw(model: Model, recordings: Sequence[Path], out: Path, *, latency_ms: int | None = None) -> str:
@@ -31,8 +35,9 @@ def draw(model: Model, recordings: Sequence[Path], out: Path, *, latency_ms: int
     if not recordings:
         raise ConfigError("nothing to draw: name recordings with --audio")
     encoder, chunk = model.encoder, model.chunk_for(latency_ms)
+    features = [_features(model, *_read(path)) for path in recordings]
     if isinstance(encoder, GatedEncoder) and encoder.depth is not None:
-        gates = [gate_probabilities(encoder, *_features(model, path), chunk) for path in recordings]
+        gates = [gate_probabilities(encoder, *one, chunk) for one in features]
         means = torch.cat([one.by_utterance() for one in gates])
         ran = torch.stack([one.open.mean((0, 1)) for one in gates])
         image = pictures.gates(means, threshold=encoder.depth.threshold)
@@ -42,7 +47,8 @@ def draw(model: Model, recordings: Sequence[Path], out: Path, *, latency_ms: int
         ]
         table = ["block  probability  runs on", *rows, f"of {len(rows)} blocks, {ran.sum(1).mean():.2f} run"]
     elif isinstance(encoder, Branchformer) and encoder.config.merge == "learned":
-        weights = torch.cat([_merges(encoder, *_features(model, path), chunk) for path in recordings])
+        merges: Any = encoder.merge_weights
+        weights = torch.cat([merges(*one, chunk) for one in features])
         image = pictures.merge_weights(weights)
         table = ["layer  attention  cgMLP"]
         table += [
@@ -57,14 +63,37 @@ def draw(model: Model, recordings: Sequence[Path], out: Path, *, latency_ms: int
     return "\n".join(table)
 
 
-def _features(model: Model, path: Path) -> tuple[Tensor, Tensor]:
-    """(1, T, F), (1,) of one recording, with the silence that flushes it."""
-    samples = torch.from_numpy(read(path))[None]
+def views(
+    model: Model, samples: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor
+) -> dict[str, NDArray[np.uint8]]:
+    """Pictures, by name, of what a model does offline with a batch of which the texts are known: samples (B, S), (B,),
+    tokens (B, S), (B,). Gates and merge weights of its encoder are of all utterances; what an attention decoder attends
+    to is of the last. Nothing of a model that has none of these.
+    """
+    encoder, found = model.encoder, {}
     with torch.inference_mode():
-        samples, lens = model.flushed(samples, torch.tensor([samples.shape[1]]))
+        x, x_lens = _features(model, samples, lens)
+        if isinstance(encoder, GatedEncoder) and encoder.depth is not None:
+            means = gate_probabilities(encoder, x, x_lens, FULL_CONTEXT).by_utterance()
+            found["gates"] = pictures.gates(means, threshold=encoder.depth.threshold)
+        if isinstance(encoder, Branchformer) and encoder.config.merge == "learned":
+            found["merge weights"] = pictures.merge_weights(encoder.merge_weights(x, x_lens).cpu())
+        for name, head in model.heads.items():
+            if isinstance(head, AttentionDecoder):
+                y, y_lens = encoder(x[-1:], x_lens[-1:])
+                weights = head.weights(y, y_lens, tokens[-1:, : token_lens[-1]], token_lens[-1:])[0]
+                pieces = [model.tokenizer.piece(token) for token in tokens[-1, : token_lens[-1]].tolist()]
+                found[name] = pictures.attention(weights[..., : y_lens[0]].cpu(), [*pieces, "(end)"])
+    return found
+
+
+def _read(path: Path) -> tuple[Tensor, Tensor]:
+    samples = torch.from_numpy(read(path))[None]
+    return samples, torch.tensor([samples.shape[1]])
+
+
+def _features(model: Model, samples: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, T, F), (B,), with the silence that flushes the recordings."""
+    with torch.inference_mode():
+        samples, lens = model.flushed(samples, lens)
         return model.features(samples), -(-lens // HOP)
-
-
-def _merges(encoder: Any, x: Tensor, lens: Tensor, chunk: Chunk) -> Tensor:
-    weights: Tensor = encoder.merge_weights(x, lens, chunk)
-    return weights

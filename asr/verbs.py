@@ -1,4 +1,4 @@
-"""Verbs of the command that have to do with recordings; `asr.cli` names them. No logic of their own."""
+"""Verbs of the command that `asr.cli` names. No logic of their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,27 @@ from asr.options import (
     searching,
 )
 
-__all__ = ["align", "calibrate", "evaluate", "export", "transcribe"]
+__all__ = ["align", "calibrate", "evaluate", "export", "report", "transcribe"]
+
+
+def report(
+    run: Annotated[Path, argument("Folder of a run, as train has written it.", metavar="RUN")],
+    out: Annotated[
+        Path | None, option("Default: report.html in the run's folder.", "--out", "-o", metavar="FILE.html")
+    ] = None,
+) -> None:
+    """Write the page of a training run, readable offline: curves, word errors, pictures, configuration, environment.
+
+    Training writes it at each validation and at its end.
+
+    \b
+    Example:
+      asr report runs/an4
+    """
+    from asr.training.checkpoints import RunFolder
+    from asr.training.report import write_report
+
+    typer.echo(write_report(RunFolder(run), out))
 
 
 @searching()

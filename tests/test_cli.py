@@ -23,6 +23,7 @@ VERBS = [
     "shards",
     "train",
     "average",
+    "report",
     "transcribe",
     "align",
     "evaluate",

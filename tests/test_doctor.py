@@ -34,7 +34,7 @@ def test_what_is_missing_comes_with_a_remedy(monkeypatch: pytest.MonkeyPatch) ->
         return "2.6.3" if name == "lightning" else version(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    found = {finding.name: finding for finding in doctor._software()}
+    found = {finding.name: finding for finding in doctor.software()}
     assert found["soxr"].level == "bad" and "pip install soxr" in found["soxr"].text
     assert found["lightning"].level == "bad" and "malicious" in found["lightning"].text
     assert found["torch"].level == "good"
@@ -45,7 +45,7 @@ def test_kernels_that_are_not_there_are_a_hint(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(native, "available", lambda: False)
     monkeypatch.setattr(native, "reason", lambda: "no compiler")
-    (finding,) = (finding for finding in doctor._devices() if finding.name == "C kernels")
+    (finding,) = (finding for finding in doctor.devices() if finding.name == "C kernels")
     assert finding.level == "hint" and finding.text.endswith("no compiler")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +131,25 @@ class AttentionDecoder(nn.Module):
     def token_scores(self, y: Tensor, y_lens: Tensor, texts: Tensor, lens: Tensor) -> Tensor:
         """What the left-to-right decoder gives each token of texts (B, K, S), (B, K) and their end: (B, K, S + 1)."""
         return self._chosen(self.decoder, y, y_lens, texts, lens)
+
+    @torch.inference_mode()
+    def weights(self, y: Tensor, y_lens: Tensor, tokens: Tensor, token_lens: Tensor) -> Tensor:
+        """What each layer of the left-to-right decoder attends to while it says tokens (B, S), (B,) and their end:
+        (B, layers, S + 1, U), the mean over heads. `asr.training.pictures.attention` draws it."""
+        found: list[Tensor] = []
+
+        def watch(layer: Any, given: tuple[Tensor, ...], _result: Tensor) -> None:
+            x, keys, _, mask = given
+            found.append(layer.weights(x, keys, mask))
+
+        layers: list[Any] = list(self.decoder.layers)
+        hooks = [layer.cross_attention.register_forward_hook(watch) for layer in layers]
+        try:
+            self._read(self.decoder, self.decoder.remember(y, y_lens), tokens[:, None], token_lens[:, None])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.stack(found, 1)
 
     def _chosen(self, decoder: Decoder, y: Tensor, y_lens: Tensor, texts: Tensor, lens: Tensor) -> Tensor:
         scores, wanted, inside = self._read(decoder, decoder.remember(y, y_lens), texts, lens)

@@ -75,6 +75,12 @@ class CrossAttention(nn.Module):
         projected: Tensor = self.project_out(y.transpose(1, 2).flatten(2).view_as(x))
         return projected
 
+    def weights(self, x: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """What `forward` gives to each frame, the mean over heads: (B, K * S, U)."""
+        query = _split(self.project_query(x).flatten(1, 2), self.heads)
+        scores = query @ _split(keys, self.heads).transpose(-1, -2) / query.shape[-1] ** 0.5
+        return (scores + mask).softmax(-1).mean(1)
+
 
 def _split(x: Tensor, heads: int) -> Tensor:
     """(N, S, D) -> (N, H, S, D / H)."""

@@ -13,12 +13,12 @@ import lightning.pytorch as pl
 import torch
 
 from asr.audio import HOP, SAMPLE_RATE
-from asr.training import pictures
+from asr.inside import views
+from asr.training import loggers, pictures
+from asr.training.report import write_report
 from asr.training.task import Item, Task
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
     from asr.dataset import Batch
     from asr.heads.base import Emission
     from asr.training.checkpoints import RunFolder
@@ -54,10 +54,10 @@ class Clock(pl.Callback):
 class Validation(pl.Callback):
     """Measures the dev set (speech: by each head, offline and streamed), and keeps the best checkpoint."""
 
-    def __init__(self, dev: Iterable[Batch], keeper: Keeper, writer: SummaryWriter | None) -> None:
+    def __init__(self, dev: Iterable[Batch], keeper: Keeper) -> None:
         self.dev = dev
         self.keeper = keeper
-        self.writer = writer
+        self.drawn = -1  # the batch up to which the encoder's pictures are drawn
         self._epoch = 0
         self._batches = 0
         self._time = 0.0
@@ -88,7 +88,7 @@ class Validation(pl.Callback):
         start, paused = time.monotonic(), task.paused
         task.model.eval()
         try:
-            measured = task.subject.measure(self.dev, example=partial(self._show, task))
+            measured = task.subject.measure(self.dev, example=partial(self._show, trainer, task))
         finally:
             task.model.train()
         score = float(trainer.strategy.broadcast(measured.score))
@@ -97,10 +97,12 @@ class Validation(pl.Callback):
         if better:
             progress.best, progress.best_batches = score, progress.batches
         scalars = measured.scalars
-        if self.writer is not None:
-            for name, value in scalars.items():
-                self.writer.add_scalar(name, value, progress.batches)
+        if trainer.is_global_zero:
+            loggers.tell(trainer, scalars, progress.batches)
         self.keeper.save(trainer, task, best=better)
+        if trainer.is_global_zero:
+            measured.write(self.keeper.folder, progress.batches)
+            write_report(self.keeper.folder)
         told = "  ".join(
             f"{name.removeprefix('dev/')} {_number(name, value)}" for name, value in scalars.items()
         )
@@ -110,18 +112,26 @@ class Validation(pl.Callback):
             progress.batches, told, time.monotonic() - start, "  best so far" if better else "",
         )  # fmt: skip
 
-    def _show(self, task: Task, head: str, batch: Batch, emissions: list[Emission]) -> None:
-        """The last (shortest) utterance's text in the log; its spectrogram with the tokens' times in TensorBoard."""
+    def _show(
+        self, trainer: pl.Trainer, task: Task, head: str, batch: Batch, emissions: list[Emission]
+    ) -> None:
+        """The last (shortest) utterance's text in the log; its spectrogram with the tokens' times, and what there is to
+        see inside the model, as pictures."""
         tokenizer = task.model.tokenizer
         log.info("reference  %s", batch.texts[-1])
         log.info("%-10s %s", head, tokenizer.decode([e.token for e in emissions]))
-        if self.writer is None:
+        if not trainer.is_global_zero:
             return
         length = int(batch.sample_lens[-1])
         features = task.model.features(batch.samples[-1:, : length - length % HOP])[0].float().cpu()
         marks = [(e.frame * task.model.frame_seconds, tokenizer.piece(e.token)) for e in emissions]
         image = pictures.spectrogram(features, marks, title=batch.texts[-1])
-        self.writer.add_image(f"alignment/{head}", image, task.progress.batches, dataformats="HWC")
+        shown = {f"alignment/{head}": image}
+        if self.drawn < task.progress.batches:
+            self.drawn = task.progress.batches
+            shown |= views(task.model, batch.samples, batch.sample_lens, batch.tokens, batch.token_lens)
+        for name, picture in shown.items():
+            loggers.show(trainer, name, picture, task.progress.batches)
 
 
 class Keeper(pl.Callback):
@@ -156,16 +166,15 @@ class Keeper(pl.Callback):
 
 
 class Logs(pl.Callback):
-    """Every `log_batches`: a line in the log, curves in TensorBoard."""
+    """Every `log_batches`: a line in the log, and curves."""
 
-    def __init__(self, writer: SummaryWriter | None) -> None:
-        self.writer = writer
+    def __init__(self) -> None:
         self._restart()
 
     def _restart(self, paused: float = 0.0) -> None:
         self._time = time.monotonic() - paused
-        self._amount = self._waited = 0.0
-        self._count = 0
+        self._amount = self._room = self._waited = 0.0
+        self._count = self._utterances = 0
         self._sums: dict[str, torch.Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, task: Task) -> None:  # type: ignore[override]
@@ -175,6 +184,8 @@ class Logs(pl.Callback):
         self, trainer: pl.Trainer, task: Task, outputs: Any, batch: Item, batch_idx: int
     ) -> None:
         self._amount += task.subject.amount(batch.batch) * trainer.world_size
+        self._room += task.subject.room(batch.batch) * trainer.world_size
+        self._utterances += len(batch.batch.ids) * trainer.world_size
         self._waited += batch.waited
         self._count += 1
         for name, loss in task.last_losses.items():
@@ -184,23 +195,25 @@ class Logs(pl.Callback):
         means = {name: float(value) / self._count for name, value in self._sums.items()}
         elapsed = max(time.monotonic() - task.paused - self._time, 1e-9)
         speed, waiting = self._amount / elapsed, min(1.0, self._waited / elapsed)
+        unit, progress = task.subject.unit, task.progress
+        scalars = {f"train/{name}": value for name, value in means.items()} | {
+            "train/learning rate": task.optimizer.param_groups[0]["lr"],
+            "train/gradient norm": task.optimizer.gradient_norm,
+            "train/clipped to": task.optimizer.clipped,
+            "train/epochs": progress.epochs,
+            "train/hours": progress.hours,
+            f"train/{unit} per second": speed,
+            "train/share of time that waits for data": waiting,
+            f"train/{unit} in a batch": self._amount / self._count,
+            "train/utterances in a batch": self._utterances / self._count,
+            "train/share of padding": 1 - self._amount / max(self._room, 1e-9),
+            "train/utterances left out": progress.left_out + batch.unreadable,
+        }
         self._restart(task.paused)
         if not trainer.is_global_zero:
             return
-        optimizer, progress = task.optimizer, task.progress
         log.info("%s", describe(task, means, speed, waiting))
-        if self.writer is not None:
-            scalars = {f"train/{name}": value for name, value in means.items()}
-            scalars |= {
-                "train/learning rate": optimizer.param_groups[0]["lr"],
-                "train/gradient norm": optimizer.gradient_norm,
-                "train/clipped to": optimizer.clipped,
-                "train/epochs": progress.epochs,
-                f"train/{task.subject.unit} per second": speed,
-                "train/share of time that waits for data": waiting,
-            }
-            for name, value in scalars.items():
-                self.writer.add_scalar(name, value, progress.batches)
+        loggers.tell(trainer, scalars, progress.batches)
 
 
 def describe(task: Task, means: Mapping[str, float], speed: float, waiting: float) -> str:

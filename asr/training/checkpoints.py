@@ -1,15 +1,17 @@
-"""A run's folder: checkpoints that are whole or absent, and snapshots of the running average."""
+"""A run's folder: checkpoints that are whole or absent, snapshots of the average, what its report is made of."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from asr.errors import DataError
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from asr.training.average import RunningAverage
 
-__all__ = ["RunFolder", "Snapshot"]
+__all__ = ["RunFolder", "Snapshot", "writing"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What a run leaves: `config.yaml`, `train.log`, `checkpoints/`, `tensorboard/` and, at the end, `bundle/`."""
+    """What a run leaves: `config.yaml`, `train.log`, `checkpoints/`, `report.html` and, at the end, `bundle/`."""
 
     path: Path
 
@@ -61,6 +63,34 @@ class RunFolder:
         """Word error rates of the model that the run began with, by dev manifest."""
         return self.path / "before.json"
 
+    @property
+    def after(self) -> Path:
+        """Which averages were tried, and the word error rates of the bundle by dev manifest."""
+        return self.path / "after.json"
+
+    @property
+    def history(self) -> Path:
+        """Curves and sessions, a line each."""
+        return self.path / "history.jsonl"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    @property
+    def heard(self) -> Path:
+        """What was heard of each dev utterance at the last validation."""
+        return self.path / "heard.json"
+
+    @property
+    def loggers(self) -> Path:
+        """By which names services such as Weights & Biases know the run."""
+        return self.path / "loggers.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
     def save(self, trainer: pl.Trainer, *, best: bool = False) -> None:
         """Write `last.ckpt`, and make it `best.ckpt` too. Whatever happens meanwhile, the names stand for whole files.
 
@@ -69,19 +99,12 @@ class RunFolder:
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         partial = self.checkpoints / "last.ckpt.partial"
-        try:
+        with writing(self.last, partial):
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
                 _settle(partial, self.last)
                 if best:
                     _settle(_twin(self.last, self.checkpoints / "best.ckpt.partial"), self.best)
-        except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
-            free = shutil.disk_usage(self.checkpoints).free / 1e9
-            raise DataError(
-                f"the checkpoint {self.last} cannot be written ({error}); {free:.1f} GB are free there. Make room "
-                "and run the same command again: training goes on from the last good checkpoint"
-            ) from error
         trainer.strategy.barrier("checkpoint")
 
     def add_snapshot(self, average: RunningAverage, *, keep: int) -> None:
@@ -92,14 +115,9 @@ class RunFolder:
         path = self.checkpoints / f"average-{average.batches:09d}.safetensors"
         partial = path.with_suffix(".partial")
         tensors = {name: mean.float().contiguous().cpu() for name, mean in average.mean.items()}
-        try:
+        with writing(path, partial):
             save_file(tensors, partial, {"batches": str(average.batches)})
             _settle(partial, path)
-        except Exception as error:  # safetensors raises a class of its own that wraps the disk's error
-            partial.unlink(missing_ok=True)
-            raise DataError(
-                f"the average {path} cannot be written ({error}); make room on the disk"
-            ) from error
         for snapshot in thin(self.snapshots(), keep):
             snapshot.path.unlink()
 
@@ -124,6 +142,25 @@ class RunFolder:
                 f"the checkpoint {path} cannot be read ({error}); remove it to start over"
             ) from error
         return checkpoint
+
+
+@contextlib.contextmanager
+def writing(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """What goes wrong while a file is written is told by its name, and what there is of it by then, `partial`, removed.
+
+    Raises:
+        DataError: the disk is full or cannot be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap the disk's error
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free / 1e9
+        raise DataError(
+            f"{path} cannot be written ({error}); {free:.1f} GB are free there. Make room and run the same command "
+            "again: training goes on from the last good checkpoint"
+        ) from error
 
 
 def thin(snapshots: list[Snapshot], keep: int) -> list[Snapshot]:

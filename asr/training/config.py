@@ -7,6 +7,7 @@ from typing import Literal
 
 from asr.dataset import SpecAugmentConfig
 from asr.training.fine_tune import FineTuneConfig
+from asr.training.loggers import LoggerConfig
 
 __all__ = ["ConsistencyConfig", "TrainConfig"]
 
@@ -81,6 +82,7 @@ class TrainConfig:
     keep_averages: int = 30  # snapshots of the running average, from which `asr average` takes spans
     average_batches: int = 10  # parameters enter the running average every so many batches
     log_batches: int = 20
+    loggers: tuple[LoggerConfig, ...] = ("tensorboard",)  # beside the run's own history and report
     skip_nonfinite: int = (
         0  # batches whose loss or gradient is not finite that are skipped before training stops
     )

@@ -146,7 +146,7 @@ def diagnose(
         model = build(recipe, RunFolder(Path(folder)), start=start).to(device).train()
     subject = subject_of(recipe, model)
     watches = [_Watch(name, module) for name, module in model.named_modules() if _is_watched(name, module)]
-    random, waiting, working, padding, losses = Random(recipe.train.seed), 0.0, 0.0, [0, 0], list[float]()
+    random, waiting, working, padding, losses = Random(recipe.train.seed), 0.0, 0.0, [0.0, 0.0], list[float]()
     clock = time.monotonic()
     for item in stream(train_loader(recipe, model.tokenizer)):
         ready = time.monotonic()
@@ -158,8 +158,8 @@ def diagnose(
             loss = torch.stack([value.sum() for value in by_name.values()]).sum() / sizes.sum()
             loss.backward()
             losses.append(float(loss.detach()))
-            padding[0] += int(whole.sample_lens.sum())
-            padding[1] += whole.samples.numel()
+            padding[0] += subject.amount(whole)
+            padding[1] += subject.room(whole)
         clock = time.monotonic()
         working += clock - ready
         if len(losses) == batches:

@@ -4,39 +4,46 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from asr.dataset import Loader
+from asr.dataset.texts import Texts
 from asr.errors import DataError
 from asr.training.average import span_average
-from asr.training.checkpoints import RunFolder, Snapshot
+from asr.training.checkpoints import RunFolder, Snapshot, writing
 from asr.training.fine_tune import merge
 from asr.training.recipe import Recipe, dev_loader, load_run, load_weights, subject_of
+from asr.training.report import write_report
 from asr.training.subject import Subject
 
-__all__ = ["average", "by_domain", "spans"]
+__all__ = ["average", "best_span", "by_domain", "first_spans"]
 
 log = logging.getLogger(__name__)
 
 _SHARES = (0.1, 0.25, 0.5)  # of the run, counted from its end
+
+Span = tuple[int, int]
+"""The batches after the first number up to the second."""
 
 
 def average(
     run_dir: str | PathLike[str],
     *,
     last: int | None = None,
-    span: tuple[int, int] | None = None,
+    span: Span | None = None,
+    tries: int = 12,
     out: str | PathLike[str] | None = None,
 ) -> Path:
     """Write a bundle of averaged parameters from a run's folder, by default to its `bundle/`; returns its path.
 
     last: average over the last so many batches. span: over the batches after the first number up to the second. Both
-    are widened to the nearest snapshots. With neither, the last tenth, quarter and half of the run and the best
-    checkpoint are measured on the dev set, and the one with the lowest score is taken.
+    are widened to the nearest snapshots. With neither, the best checkpoint and up to `tries` spans are measured on the
+    dev set, and the one with the lowest score is taken (see `best_span`). The run's report tells them all.
     What a speech model says of times and confidences is calibrated on the dev set, if there is one.
 
     Raises:
@@ -48,6 +55,7 @@ def average(
     recipe, model = load_run(folder)
     subject = subject_of(recipe, model.eval())
     snapshots = folder.snapshots()
+    tried: dict[str, str] = {}
     if span is not None or last is not None:
         if not snapshots:
             raise DataError(
@@ -58,33 +66,34 @@ def average(
         )
         early, late = _enclosing(snapshots, after, end)
         _put(model, _mean(early, late))
-        chosen = f"the average over batches {early.batches if early else 0} to {late.batches}"
+        weights = chosen = _name((early.batches if early else 0, late.batches))
         log.info("%s", chosen)
     elif recipe.data.dev:
-        dev = dev_loader(recipe, model.tokenizer)
-        results: list[tuple[float, str, dict[str, Tensor]]] = []
-        for name, parameters in _candidates(model, folder, snapshots):
-            _put(model, parameters)
-            score = subject.measure(dev).score
-            log.info("%s: %s on dev", name, subject.tell(score))
-            results.append((score, name, parameters))
-        score, name, parameters = min(results, key=lambda result: result[0])
-        _put(model, parameters)
-        chosen = f"{name}, {subject.tell(score)} on dev"
-        log.info("the bundle gets %s", name)
+        weights, tried = _choose(
+            model, folder, snapshots, subject, dev_loader(recipe, model.tokenizer), tries
+        )
+        chosen = f"{weights}, {tried[weights]} on dev"
+        log.info("the bundle gets %s", weights)
     elif snapshots:
-        _put(model, _mean(*_enclosing(snapshots, *spans(snapshots)[0])))
-        chosen = "an average of the end of the run"
+        _put(model, _mean(*_enclosing(snapshots, *first_spans([s.batches for s in snapshots])[0])))
+        weights = chosen = "an average of the end of the run"
     else:
-        chosen = "the last checkpoint"
+        weights = chosen = "the last checkpoint"
     if recipe.data.dev:
         subject.calibrate(dev_loader(recipe, model.tokenizer))
-    if folder.before.exists():
-        chosen += "".join(f"\n- {line}" for line in _before_and_after(recipe, subject, folder))
+    domains = _before_and_after(recipe, subject, folder)
+    lines = [f"{part}: {before} before, {after} after" for part, (before, after) in domains.items()]
+    for line in lines:
+        log.info("%s", line)
     merge(model)
     path = Path(out) if out is not None else folder.bundle
-    model.save(path, card=_card(folder, recipe, subject, chosen))
+    model.save(path, card=_card(folder, recipe, subject, "\n- ".join([chosen, *lines])))
     log.info("wrote %s", path)
+    if path == folder.bundle:
+        with writing(folder.after):
+            after_all = {"tried": tried, "chosen": weights, "domains": domains}
+            folder.after.write_text(json.dumps(after_all, indent=1) + "\n", encoding="utf-8")
+        write_report(folder)
     return path
 
 
@@ -97,16 +106,16 @@ def by_domain(recipe: Recipe, subject: Subject) -> dict[str, float]:
     }
 
 
-def _before_and_after(recipe: Recipe, subject: Subject, folder: RunFolder) -> list[str]:
+def _before_and_after(recipe: Recipe, subject: Subject, folder: RunFolder) -> dict[str, tuple[str, str]]:
+    """What a run that began with a model has made of each part of the dev set, in words."""
+    if not folder.before.exists():
+        return {}
     before, after = json.loads(folder.before.read_text(encoding="utf-8")), by_domain(recipe, subject)
-    lines = [
-        f"{path}: {subject.tell(before[path])} before, {subject.tell(rate)} after"
+    return {
+        path: (subject.tell(before[path]), subject.tell(rate))
         for path, rate in after.items()
         if path in before
-    ]
-    for line in lines:
-        log.info("%s", line)
-    return lines
+    }
 
 
 def _card(folder: RunFolder, recipe: Recipe, subject: Subject, chosen: str) -> str:
@@ -125,24 +134,72 @@ def _card(folder: RunFolder, recipe: Recipe, subject: Subject, chosen: str) -> s
     return "\n".join([f"# {folder.path.absolute().name}", "", *lines, ""])
 
 
-def spans(snapshots: list[Snapshot]) -> list[tuple[int, int]]:
-    """(after, up to) of the spans to try, from short to long, each different in snapshots."""
-    if not snapshots:
-        return []
-    end = snapshots[-1].batches
-    starts = [0, *(s.batches for s in snapshots[:-1])]
-    near = {min(starts, key=lambda start: abs(start - end * (1 - share))) for share in _SHARES}
-    return [(start, end) for start in sorted(near, reverse=True)]
-
-
-def _candidates(
-    model: nn.Module, folder: RunFolder, snapshots: list[Snapshot]
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    for after, end in spans(snapshots):
-        yield f"the average over batches {after} to {end}", _mean(*_enclosing(snapshots, after, end))
+def _choose(
+    model: nn.Module,
+    folder: RunFolder,
+    snapshots: list[Snapshot],
+    subject: Subject,
+    dev: Loader | Texts,
+    tries: int,
+) -> tuple[str, dict[str, str]]:
+    """Give the model the best weights on the dev set: what they are, and what each that was tried came to."""
     best = folder.best if folder.best.exists() else folder.last
     load_weights(model, folder, best)
-    yield f"checkpoint {best.name}", {name: p.detach().clone() for name, p in model.named_parameters()}
+    scores = {f"checkpoint {best.name}": subject.measure(dev).score}
+
+    def score(span: Span) -> float:
+        _put(model, _mean(*_enclosing(snapshots, *span)))
+        scores[_name(span)] = value = subject.measure(dev).score
+        log.info("%s: %s on dev", _name(span), subject.tell(value))
+        return value
+
+    span = best_span([snapshot.batches for snapshot in snapshots], score, tries=tries) if snapshots else None
+    chosen = min(scores, key=lambda name: scores[name])
+    if span is not None and chosen == _name(span):
+        _put(model, _mean(*_enclosing(snapshots, *span)))
+    else:
+        load_weights(model, folder, best)
+    return chosen, {name: subject.tell(value) for name, value in scores.items()}
+
+
+def _name(span: Span) -> str:
+    return f"the average over batches {span[0]} to {span[1]}"
+
+
+def best_span(batches: Sequence[int], score: Callable[[Span], float], *, tries: int) -> Span:
+    """The span with the lowest score, of those between snapshots at so many batches, by at most `tries` measurements.
+
+    First the last tenth, quarter and half of the run; then the beginning and the end of the best one are moved by a
+    quarter of all snapshots, an eighth and so on, for as long as that is better (a pattern search).
+    """
+    stops, scores = [0, *batches], dict[Span, float]()
+
+    def measured(span: Span) -> float:
+        if span not in scores:
+            scores[span] = score(span)
+        return scores[span]
+
+    for span in first_spans(batches)[:tries]:
+        measured(span)
+    step = max(1, len(batches) // 4)
+    while step:
+        before = best = min(scores, key=lambda span: scores[span])
+        i, j = stops.index(best[0]), stops.index(best[1])
+        for a, b in ((i - step, j), (i + step, j), (i, j - step), (i, j + step)):
+            if 0 <= a < b < len(stops) and (len(scores) < tries or (stops[a], stops[b]) in scores):
+                best = min(best, (stops[a], stops[b]), key=measured)
+        if best == before:
+            step //= 2
+    return best
+
+
+def first_spans(batches: Sequence[int]) -> list[Span]:
+    """Those that are tried first, from short to long, each different in snapshots, which are at so many batches."""
+    if not batches:
+        return []
+    end, starts = batches[-1], [0, *batches[:-1]]
+    near = {min(starts, key=lambda start: abs(start - end * (1 - share))) for share in _SHARES}
+    return [(start, end) for start in sorted(near, reverse=True)]
 
 
 def _enclosing(snapshots: list[Snapshot], after: int, end: int) -> tuple[Snapshot | None, Snapshot]:

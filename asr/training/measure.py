@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,10 +29,12 @@ def streaming_chunk(chunks: Iterable[Chunk]) -> Chunk | None:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of a dev set: losses per frame by name, and word errors by head and chunk."""
+    """Of a dev set: losses per frame by name; word errors by head and chunk, with the texts as they were compared."""
 
     losses: dict[str, float]
     errors: dict[tuple[str, Chunk], Errors]
+    references: dict[str, str] = field(default_factory=dict)
+    hypotheses: dict[tuple[str, Chunk], dict[str, str]] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -45,9 +47,16 @@ class Measured:
         """Losses, and word error rates in per cent, by name; `latency_ms` of a chunk names the streamed ones."""
         named = {f"dev/{name}": value for name, value in self.losses.items()}
         for (head, chunk), errors in self.errors.items():
-            way = "" if chunk.full else f" {latency_ms(chunk)} ms"
-            named[f"dev/WER {head}{way}"] = 100 * errors.rate
+            named[f"dev/WER {_way(head, chunk, latency_ms)}"] = 100 * errors.rate
         return named
+
+    def heard(self, latency_ms: Callable[[Chunk], int]) -> dict[str, dict[str, str]]:
+        """The hypotheses, by the same names."""
+        return {_way(head, chunk, latency_ms): texts for (head, chunk), texts in self.hypotheses.items()}
+
+
+def _way(head: str, chunk: Chunk, latency_ms: Callable[[Chunk], int]) -> str:
+    return head if chunk.full else f"{head} {latency_ms(chunk)} ms"
 
 
 @torch.no_grad()
@@ -68,9 +77,12 @@ def measure(
     sums: dict[str, float] = {}
     frames = 0
     errors: dict[tuple[str, Chunk], Errors] = {}
+    references: dict[str, str] = {}
+    hypotheses: dict[tuple[str, Chunk], dict[str, str]] = {}
     for number, batch in enumerate(dev):
         batch = batch.to(device)
         wanted = [normalize(text) for text in batch.texts]
+        references |= zip(batch.ids, wanted, strict=True)
         for chunk in chunks:
             y, y_lens = model.encode(*model.flushed(batch.samples, batch.sample_lens), chunk)
             if chunk.full:
@@ -82,7 +94,9 @@ def measure(
                 texts = [
                     normalize(model.tokenizer.decode([e.token for e in emissions])) for emissions in found
                 ]
+                hypotheses.setdefault((head, chunk), {}).update(zip(batch.ids, texts, strict=True))
                 errors[head, chunk] = errors.get((head, chunk), Errors()) + count_errors(wanted, texts)
                 if number == 0 and chunk.full and example is not None:
                     example(head, batch, found[-1])
-    return Measured({name: value / max(frames, 1) for name, value in sums.items()}, errors)
+    means = {name: value / max(frames, 1) for name, value in sums.items()}
+    return Measured(means, errors, references, hypotheses)

@@ -1,4 +1,4 @@
-"""Pictures for TensorBoard."""
+"""Pictures of what a model does with speech."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from asr.audio import FRAMES_PER_SECOND
 
-__all__ = ["gates", "merge_weights", "spectrogram"]
+__all__ = ["attention", "gates", "merge_weights", "spectrogram"]
 
 
 def spectrogram(
@@ -27,11 +27,9 @@ def spectrogram(
     )
     for second, label in marks:
         axes.axvline(second, color="white", linewidth=0.6)
-        # A piece may hold characters that the font lacks, and "$" would start a formula.
-        shown = label.replace("$", r"\$").encode("ascii", "replace").decode()
-        axes.text(second, len(image) * 0.97, shown, color="white", fontsize=7, rotation=90, va="top")
+        axes.text(second, len(image) * 0.97, _plain(label), color="white", fontsize=7, rotation=90, va="top")
     axes.set_xlabel("seconds")
-    axes.set_title(title.replace("$", r"\$").encode("ascii", "replace").decode()[:120], fontsize=8)
+    axes.set_title(_plain(title)[:120], fontsize=8)
     return _drawn(figure)
 
 
@@ -67,13 +65,30 @@ def gates(probabilities: Tensor, *, threshold: float, across: str = "utterance")
     return _drawn(figure)
 
 
-def _figure(width: float) -> Any:
+def attention(weights: Tensor, pieces: Sequence[str]) -> NDArray[np.uint8]:
+    """What each layer attends to (layers, S, U) while it says the S pieces of a text -> an image (height, width, 3)."""
+    layers = len(weights)
+    figure = _figure(min(20.0, 1.0 + 3.0 * layers), height=max(2.5, 1.2 + 0.16 * len(pieces)))
+    columns = figure.subplots(1, layers, sharey=True, squeeze=False)[0]
+    for number, (axes, image) in enumerate(zip(columns, weights.float().numpy(), strict=True), 1):
+        axes.imshow(image, aspect="auto", vmin=0, interpolation="none", cmap="magma")
+        axes.set(xlabel="frame", title=f"layer {number}")
+    columns[0].set_yticks(range(len(pieces)), [_plain(piece) for piece in pieces], fontsize=7)
+    return _drawn(figure)
+
+
+def _plain(text: str) -> str:
+    """A piece may hold characters that the font lacks, and "$" would start a formula."""
+    return text.replace("$", r"\$").encode("ascii", "replace").decode()
+
+
+def _figure(width: float, height: float = 3.0) -> Any:
     """A figure of so many inches, on a canvas of its own."""
     # Not pyplot: it keeps figures alive and looks for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, 3.0), dpi=100, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -84,12 +84,16 @@ class Speech:
     def amount(self, batch: Batch) -> float:
         return float(batch.sample_lens.sum()) / SAMPLE_RATE
 
+    def room(self, batch: Batch) -> float:
+        return batch.samples.numel() / SAMPLE_RATE
+
     def notes(self) -> dict[str, Any]:
         return {"chunk_frames": self.chunk.frames}
 
     def measure(self, dev: Iterable[Batch], *, example: Example | None = None) -> Measured:
         found = measure(self.model, dev, example=example)
-        return Measured(found.score, found.scalars(self.model.latency_ms))
+        latency = self.model.latency_ms
+        return Measured(found.score, found.scalars(latency), found.references, found.heard(latency))
 
     def calibrate(self, dev: Iterable[Batch]) -> None:
         calibrate(self.model, dev)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,7 @@ from asr.dataset import Batch
 
 if TYPE_CHECKING:
     from asr.heads.base import Emission
+    from asr.training.checkpoints import RunFolder
 
 __all__ = ["Example", "Measured", "Subject"]
 
@@ -22,10 +24,22 @@ Example = Callable[[str, Batch, "list[Emission]"], None]
 
 @dataclass(frozen=True)
 class Measured:
-    """Of a dev set. score: what runs are compared by, lower is better; scalars: named numbers for logs and curves."""
+    """Of a dev set. score: what runs are compared by, lower is better; scalars: named numbers for logs and curves;
+    references: what was said, by utterance; heard: the same by the way it was decoded, as in "ctc 450 ms"."""
 
     score: float
     scalars: dict[str, float]
+    references: Mapping[str, str] = field(default_factory=dict)
+    heard: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def write(self, folder: RunFolder, batch: int) -> None:
+        """Keep what was heard, where anything was, for the run's report. Raises DataError: the disk is full."""
+        from asr.training.checkpoints import writing
+
+        if self.heard:
+            tree = {"batch": batch, "references": self.references, "heard": self.heard}
+            with writing(folder.heard):
+                folder.heard.write_text(json.dumps(tree, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 class Subject(Protocol):
@@ -57,6 +71,10 @@ class Subject(Protocol):
 
     def amount(self, batch: Batch) -> float:
         """How much there is in a batch, in units."""
+        ...
+
+    def room(self, batch: Batch) -> float:
+        """What a batch takes, in units, padding included."""
         ...
 
     def notes(self) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Progress:
     seconds: float = 0.0  # of speech, over all epochs
     hours: float = 0.0  # of wall time, over all runs
     skipped: int = 0
+    left_out: int = 0  # utterances, over all epochs, that no loss could be had of
     trained: bool = False  # the run began with a trained model
     best: float = math.inf  # the lowest score on dev: word error rate, or perplexity
     best_batches: int = 0
@@ -67,6 +68,7 @@ class Item:
     position: dict[str, int]
     epochs: float
     waited: float = 0.0  # seconds until the batch was there
+    unreadable: int = 0  # utterances so far
 
 
 class _Skip(Exception):  # noqa: N818
@@ -82,7 +84,8 @@ def stream(loader: Loader | Texts) -> Iterator[Item]:
         while (batch := next(batches, None)) is not None:
             found, waited = True, time.perf_counter() - start
             position = loader.state_dict()
-            yield Item(batch, position, loader.epoch + loader.batch / len(loader), waited)
+            unreadable = len(loader.skipped) if isinstance(loader, Loader) else 0
+            yield Item(batch, position, loader.epoch + loader.batch / len(loader), waited, unreadable)
             start = time.perf_counter()
         if not found:
             raise DataError("an epoch gave no batch; see the log for the utterances that were left out")
@@ -181,6 +184,7 @@ class Task(pl.LightningModule):
     def loss(self, batch: Item) -> Tensor | None:
         """Of a batch; nothing where it gives no gradient."""
         data = self.subject.trainable(batch.batch)
+        self.progress.left_out += len(batch.batch.ids) - (0 if data is None else len(data.ids))
         if data is None:
             return None if self.trainer.world_size == 1 else self.no_loss()
         by_name, sizes = self.subject.losses(data, epochs=self.progress.epochs)

@@ -42,6 +42,9 @@ class Text:
     def amount(self, batch: Batch) -> float:
         return float(batch.token_lens.sum()) + len(batch.ids)
 
+    def room(self, batch: Batch) -> float:
+        return float(batch.tokens.numel()) + len(batch.ids)
+
     def notes(self) -> dict[str, Any]:
         return {}
 

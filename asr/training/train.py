@@ -10,19 +10,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import Logger
 from rich.console import Console
 from rich.logging import RichHandler
 
+from asr import config as configuration
 from asr.dataset import DataConfig, Loader, check
 from asr.paths import preset
+from asr.training import loggers
 from asr.training.bar import Bar
 from asr.training.callbacks import Clock, Keeper, Logs, Validation
 from asr.training.checkpoints import RunFolder
 from asr.training.finish import average, by_domain
+from asr.training.history import History, Session
 from asr.training.processes import rank
 from asr.training.recipe import (
     Recipe,
@@ -33,11 +36,9 @@ from asr.training.recipe import (
     subject_of,
     train_loader,
 )  # fmt: skip
+from asr.training.report import write_report
 from asr.training.task import Task, stream
 from asr.training.trainer import make_trainer, precision, quiet, stopping
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["fit", "train"]
 
@@ -74,7 +75,9 @@ def train(
     console = Console(stderr=True)
     with _logging(folder, console), quiet():
         torch.set_num_threads(recipe.train.threads or len(os.sched_getaffinity(0)))
-        task = fit(recipe, folder, console, start=None if start is None else Path(start))
+        task = fit(
+            recipe, folder, console, start=None if start is None else Path(start), place=Path(config_path)
+        )
         if task.share < 1.0:
             log.info("stopped at batch %d; the same command goes on from there", task.progress.batches)
             return folder.path
@@ -87,9 +90,12 @@ def default_folder(config_path: Path, presets: Sequence[Path] = ()) -> Path:
     return Path("runs") / "-".join([config_path.absolute().parent.name, *(s for s in stems if s != "train")])
 
 
-def fit(recipe: Recipe, folder: RunFolder, console: Console, *, start: Path | None = None) -> Task:
-    """Everything up to the last batch; leaves checkpoints in the folder."""
+def fit(
+    recipe: Recipe, folder: RunFolder, console: Console, *, place: Path, start: Path | None = None
+) -> Task:
+    """Everything up to the last batch; leaves checkpoints in the folder. `place` is the recipe's."""
     c = recipe.train
+    loggers.require(c.loggers)
     bad = _check_data(recipe.data) if isinstance(recipe, RecipeConfig) else frozenset[tuple[str, int]]()
     model = build(recipe, folder, leave_out=bad, start=start)
     loader = train_loader(recipe, model.tokenizer, leave_out=bad)
@@ -119,23 +125,24 @@ def fit(recipe: Recipe, folder: RunFolder, console: Console, *, start: Path | No
         "%.1f M parameters, %s in %d batches an epoch, %s, %d threads",
         parameters / 1e6, loader.size, len(loader), precision(c.precision), torch.get_num_threads(),
     )  # fmt: skip
-    writer = _writer(folder)
+    told = _told(recipe, folder, place, batches=task.progress.batches)
     clock, keeper = Clock(), Keeper(folder)
     callbacks: list[pl.Callback] = [clock]
     if recipe.data.dev:
-        callbacks.append(Validation(dev_loader(recipe, model.tokenizer), keeper, writer))
+        callbacks.append(Validation(dev_loader(recipe, model.tokenizer), keeper))
     else:
         log.warning("data.dev is empty: no validation, and the last average becomes the bundle")
-    callbacks += [keeper, Logs(writer)]
+    callbacks += [keeper, Logs()]
     if console.is_terminal:
         callbacks.append(Bar(console))
-    trainer = make_trainer(c, folder, callbacks)
+    trainer = make_trainer(c, folder, callbacks, told)
     with stopping(clock):
         trainer.fit(
             task, stream(loader), ckpt_path=folder.last if folder.last.exists() else None, weights_only=True
         )
-    if writer is not None:
-        writer.close()
+    loggers.end(told)
+    if not rank():
+        write_report(folder)
     if isinstance(loader, Loader):
         _tell_skipped(loader, folder)
     return task
@@ -162,16 +169,16 @@ def _check_data(data: DataConfig) -> frozenset[tuple[str, int]]:
     return bad
 
 
-def _writer(folder: RunFolder) -> SummaryWriter | None:
-    """TensorBoard's, where it is installed and this is the first process."""
+def _told(recipe: Recipe, folder: RunFolder, place: Path, *, batches: int) -> list[Logger]:
+    """Who is told of the run: its history, of which its report is made, and what the recipe names. All know of this
+    session, and of the configuration."""
     if rank():
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        log.info("tensorboard is not installed: no curves, only %s", folder.path / "train.log")
-        return None
-    return SummaryWriter(folder.path / "tensorboard")
+        return loggers.make(recipe.train.loggers, folder, batches=batches)
+    history = History(folder)
+    history.begin(Session.now(batches, place))
+    told = [history, *loggers.make(recipe.train.loggers, folder, batches=batches)]
+    loggers.begin(told, configuration.to_dict(recipe))
+    return told
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
 from asr.native.memory import keep_freed_memory
@@ -26,7 +27,9 @@ __all__ = ["make_trainer", "precision", "quiet", "stopping"]
 log = logging.getLogger("asr.training")
 
 
-def make_trainer(config: TrainConfig, folder: RunFolder, callbacks: list[pl.Callback]) -> pl.Trainer:
+def make_trainer(
+    config: TrainConfig, folder: RunFolder, callbacks: list[pl.Callback], loggers: Sequence[Logger] = ()
+) -> pl.Trainer:
     """Lightning for devices, processes, precision, accumulation; what happens around the batches is in `callbacks`."""
     keep_freed_memory()
     return pl.Trainer(
@@ -39,7 +42,7 @@ def make_trainer(config: TrainConfig, folder: RunFolder, callbacks: list[pl.Call
         precision=precision(config.precision),
         accumulate_grad_batches=config.accumulate,
         callbacks=callbacks,
-        logger=False,
+        logger=list(loggers),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

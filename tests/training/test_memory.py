@@ -79,7 +79,7 @@ def test_training_says_which_batch_it_was(tmp_path, where):
 
     task = Task(Speech(FakeModel()), settings(), run_dir=tmp_path)
     with quiet():
-        trainer = make_trainer(settings(), RunFolder(tmp_path), [Clock(), Greedy(), Logs(None)])
+        trainer = make_trainer(settings(), RunFolder(tmp_path), [Clock(), Greedy(), Logs()])
         with pytest.raises(DataError, match=r"batch of 3 utterances .*utterance-20-0"):
             trainer.fit(task, stream(FakeLoader()))
 

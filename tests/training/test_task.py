@@ -40,6 +40,7 @@ def run(
     torch.manual_seed(0)
     folder = RunFolder(path)
     path.mkdir(exist_ok=True)
+    (path / "config.yaml").write_text("model: {}\n")
     task = Task(Speech(FakeModel(), augment=SpecAugment()), config, run_dir=path)
     loader = FakeLoader()
     if folder.last.exists():
@@ -49,10 +50,10 @@ def run(
     keeper = Keeper(folder)
     callbacks: list[pl.Callback] = [Clock(), record]
     if validate:
-        callbacks.append(Validation([batch_of(["abca", "dd"])], keeper, None))
+        callbacks.append(Validation([batch_of(["abca", "dd"])], keeper))
     resume = folder.last if folder.last.exists() else None
     with quiet():
-        trainer = make_trainer(config, folder, [*callbacks, keeper, Logs(None)])
+        trainer = make_trainer(config, folder, [*callbacks, keeper, Logs()])
         trainer.fit(task, stream(loader), ckpt_path=resume, weights_only=True)
     return record.losses, task
 
@@ -126,7 +127,7 @@ def test_a_batch_that_is_not_finite_is_named(tmp_path: Path, where: str):
         folder = RunFolder(tmp_path)
         task = Task(Speech(FakeModel()), config, run_dir=tmp_path)
         with quiet():
-            trainer = make_trainer(config, folder, [Clock(), Poisoned(), Logs(None)])
+            trainer = make_trainer(config, folder, [Clock(), Poisoned(), Logs()])
             trainer.fit(task, stream(FakeLoader()))
         return task
 

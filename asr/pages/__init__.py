@@ -1,0 +1,1 @@
+"""Pages of HTML that need nothing else: what they are made of, plots, their style."""
