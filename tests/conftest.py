@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +17,10 @@ settings.register_profile("rill", deadline=None, max_examples=50)
 settings.load_profile("rill")
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # pictures are drawn without a screen
+if (
+    not torch.cuda.is_available()
+):  # Triton's kernels run in its interpreter, which it must know when it is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""The lattice of a token-and-duration transducer (Xu et al. 2023): in C on a CPU, in torch elsewhere.
+"""The lattice of a token-and-duration transducer (Xu et al. 2023): in C on a CPU, in Triton on a GPU; else in torch.
 
 From state (t, s) its token leads to (t + d, s + 1) and its blank to (t + d, s), for each duration d; there is no blank
 of 0 frames. Paths lead from (0, 0) to (frames, tokens), and a blank is their last arc. An arc's probability is that of
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from asr.losses.lattice import IMPOSSIBLE, NOTHING, skew
+from asr.losses.lattice import IMPOSSIBLE, NOTHING, skew, triton_kernel
 from asr.native.library import address, available, library, plain
 
 __all__ = ["DurationLattice", "DurationOccupation", "solve_durations", "solve_durations_in_torch"]
@@ -44,6 +44,10 @@ def solve_durations(lattice: DurationLattice) -> tuple[Tensor, DurationOccupatio
 
     Minus infinity and no occupation: no path.
     """
+    kernel = triton_kernel("durations_gpu", "solve_durations_on_gpu") if lattice.symbol.is_cuda else None
+    if kernel is not None:
+        scores, *parts = kernel(*lattice)
+        return scores, DurationOccupation(*parts)
     planes = tuple(x.detach().contiguous() for x in lattice[:3])
     if not (available() and plain(*planes)):
         return solve_durations_in_torch(lattice)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -78,7 +79,7 @@ def solve(lattice: Lattice) -> tuple[Tensor, Occupation]:
 
     Minus infinity and no occupation: no path.
     """
-    if lattice.symbol.is_cuda and (solve_on_gpu := _gpu()) is not None:
+    if lattice.symbol.is_cuda and (solve_on_gpu := triton_kernel("lattice_gpu", "solve_on_gpu")):
         scores, *parts = solve_on_gpu(*lattice[:-1], modified=lattice.topology == "modified")
         return scores, Occupation(*parts)
     if not (available() and plain(lattice.symbol, lattice.blank)):
@@ -102,13 +103,15 @@ def solve(lattice: Lattice) -> tuple[Tensor, Occupation]:
 
 
 @cache
-def _gpu() -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
-    """The Triton kernel, where triton is installed."""
+def triton_kernel(module: str, name: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
+    """A function of one of the modules of Triton kernels, where triton is installed."""
     try:
-        from asr.losses.lattice_gpu import solve_on_gpu
+        found: Callable[..., tuple[Tensor, Tensor, Tensor]] = getattr(
+            import_module(f"asr.losses.{module}"), name
+        )
     except ImportError:
         return None
-    return solve_on_gpu
+    return found
 
 
 @torch.no_grad()

@@ -4,12 +4,11 @@ Frames follow one another; within a frame all states are reached at once. In the
 depend on each other, x[s] = log(exp(b[s]) + exp(x[s - 1] + a[s])), and such steps compose into steps of their own
 kind, so a parallel scan solves them (Blelloch 1990) in log2(states) steps.
 
-triton comes with torch's CUDA builds; `asr.losses.lattice` imports this where both are there.
+triton comes with torch's CUDA builds; `asr.losses.lattice` imports this where both are there. The compiler looks up
+what arguments are annotated with: it must be Triton's own.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
@@ -23,28 +22,28 @@ IMPOSSIBLE = tl.constexpr(-1e29)
 
 
 @triton.jit
-def _add(x: Any, y: Any) -> Any:
+def _add(x: tl.tensor, y: tl.tensor) -> tl.tensor:
     """log(exp(x) + exp(y))."""
     high = tl.maximum(x, y)
     return high + tl.log(1.0 + tl.exp(tl.minimum(x, y) - high))
 
 
 @triton.jit
-def _compose(a1: Any, b1: Any, a2: Any, b2: Any) -> Any:
+def _compose(a1: tl.tensor, b1: tl.tensor, a2: tl.tensor, b2: tl.tensor) -> tl.tensor:
     """x -> add(b1, x + a1), then x -> add(b2, x + a2)."""
     return a1 + a2, _add(b2, b1 + a2)
 
 
 @triton.jit
-def _load(row: Any, column: Any, allowed: Any) -> Any:
+def _load(row: tl.tensor, column: tl.tensor, allowed: tl.tensor) -> tl.tensor:
     return tl.maximum(tl.load(row + column, mask=allowed, other=NOTHING).to(tl.float64), NOTHING)
 
 
 @triton.jit
 def _lattice(
-    symbol: Any, blank: Any, begin: Any, token_lens: Any, frame_lens: Any,
-    alpha: Any, beta: Any, scores: Any, symbol_flow: Any, blank_flow: Any, frames_most: Any, states: Any,
-    BANDED: tl.constexpr, MODIFIED: tl.constexpr, BLOCK: tl.constexpr,
+    symbol: tl.tensor, blank: tl.tensor, begin: tl.tensor, token_lens: tl.tensor, frame_lens: tl.tensor,
+    alpha: tl.tensor, beta: tl.tensor, scores: tl.tensor, symbol_flow: tl.tensor, blank_flow: tl.tensor,
+    frames_most: tl.tensor, states: tl.tensor, BANDED: tl.constexpr, MODIFIED: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """symbol, blank, alpha, beta and the flows: (B, T, R); begin: (B, T); the others: (B,)."""
     b = tl.program_id(0).to(tl.int64)
@@ -141,7 +140,7 @@ def solve_on_gpu(
             symbol, blank, token_lens if begin is None else begin.contiguous(),
             token_lens.contiguous(), frame_lens.contiguous(), alpha, beta, scores, symbol_flow, blank_flow,
             frames, states, BANDED=begin is not None, MODIFIED=modified, BLOCK=block,
-            num_warps=max(1, min(8, block // 32)),
+            num_warps=max(1, min(8, block // 32)), enable_fp_fusion=False,
         )  # fmt: skip
     scores = torch.where(scores < -1e29, -torch.inf, scores).to(symbol.dtype)
     return scores, symbol_flow, blank_flow

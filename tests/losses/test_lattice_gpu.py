@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,8 +9,6 @@ from hypothesis import strategies as st
 
 from asr.losses.lattice import Lattice, Topology, solve, solve_in_torch
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="triton comes with torch's CUDA builds; `pip install triton` brings it")
 from asr.losses.lattice_gpu import solve_on_gpu
 
@@ -35,7 +31,7 @@ def draw(seed: int, frames: int, states: int, width: int | None, batch: int = 4)
     return Lattice(symbol, blank, begin, token_lens, frame_lens, "regular")
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(
     seed=st.integers(0, 2**32),
     frames=st.integers(0, 9),
