@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from asr.heads import BLANK
 from asr.search import viterbi as module
@@ -24,10 +26,15 @@ def merged(path: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(t for i, t in enumerate(path) if t != BLANK and (i == 0 or path[i - 1] != t))
 
 
-def score(x: torch.Tensor, spans: list[Span], tokens: list[int]) -> float:
-    path = [BLANK] * len(x)
+def path_of(frames: int, spans: list[Span], tokens: list[int]) -> list[int]:
+    path = [BLANK] * frames
     for span, token in zip(spans, tokens, strict=True):
         path[span.begin : span.end] = [token] * (span.end - span.begin)
+    return path
+
+
+def score(x: torch.Tensor, spans: list[Span], tokens: list[int]) -> float:
+    path = path_of(len(x), spans, tokens)
     assert merged(tuple(path)) == tuple(tokens)
     return float(x[torch.arange(len(x)), torch.tensor(path)].sum())
 
@@ -64,6 +71,16 @@ def test_torchaudio_finds_the_same() -> None:
     assert score(x[0], spans, tokens) == pytest.approx(
         float(x[0, torch.arange(50), torch.tensor(path)].sum())
     )
+
+
+def test_torchaudio_found_the_same() -> None:
+    """The very paths that torchaudio gave (golden/README.md)."""
+    golden = load_file(Path(__file__).parent / "golden" / "forced_align.safetensors")
+    x, texts = golden["log_probabilities"], golden["tokens"].tolist()
+    for path, spans, tokens in zip(
+        golden["paths"].tolist(), viterbi(x, torch.full((len(x),), x.shape[1]), texts), texts, strict=True
+    ):
+        assert spans is not None and path_of(len(path), spans, tokens) == path
 
 
 def test_windows_find_what_the_whole_finds(monkeypatch: pytest.MonkeyPatch) -> None:
