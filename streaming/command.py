@@ -66,7 +66,7 @@ def serve(
         ),
     ] = None,
     max_batch: Annotated[int, option("Sessions in one step of the model.", metavar="N")] = 64,
-    threads: Annotated[int | None, option("Cores that a step may use. Default: all.", metavar="N")] = None,
+    threads: Annotated[int | None, option("Cores that steps may use. Default: all.", metavar="N")] = None,
     token: Annotated[
         list[str] | None,
         option(
@@ -101,7 +101,7 @@ def serve(
       asr serve --lm news=news.arpa --lm calls=runs/english-lm/bundle --default-lm calls --beam 4
     """
     from asr.search.config import SearchConfig
-    from streaming.engines import load_engines
+    from streaming.engines import load_engines, share
     from streaming.log import set_up
     from streaming.server import Settings, run
 
@@ -109,6 +109,7 @@ def serve(
         page = server.url.replace("ws", "http", 1).removesuffix("v1/stream")
         typer.echo(f"listening on {server.url}\ntry it in a browser: {page}\nCtrl-C ends")
 
+    processes, threads = share(threads, engine=engine)
     settings = Settings(
         host=host,
         port=port,
@@ -122,6 +123,7 @@ def serve(
         root=root,
         max_batch=max_batch,
         search=SearchConfig(**search.given()),
+        processes=processes,
     )
     set_up(verbose=verbose or log_text, text=log_text)
     engines = load_engines(

@@ -38,6 +38,7 @@ from streaming.protocols import (
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
 
+    from streaming.crew import Crew
     from streaming.metrics import Metrics
     from streaming.runner import Runner
     from streaming.scheduler import Result
@@ -71,7 +72,7 @@ class Connection:
         *,
         key: str,
         protocol: str,
-        runner: Runner,
+        runner: Runner | Crew,
         limits: Limits,
         metrics: Metrics,
     ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
@@ -12,9 +14,23 @@ from asr.export import with_onnx_runtime
 from asr.paths import embedded_model
 from streaming.engine import Engine, Precision, TorchEngine
 
-__all__ = ["load_engines"]
+__all__ = ["load_engines", "share"]
 
 _KINDS = ("torch", "onnx")
+_MOST_PROCESSES = 8
+"""As many streams as these step keep the event loop of one server busy."""
+
+
+def share(threads: int | None, *, engine: str = "torch") -> tuple[int, int]:
+    """Cores (`None`: all) -> processes that step sessions, and cores of each. The threads of ONNX Runtime do not live
+    in a copy of their process, so it has one.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    threads = cores if threads is None else threads
+    if threads < 1:
+        raise ConfigError(f"threads is {threads}; at least 1 is needed")
+    processes = min(threads, _MOST_PROCESSES) if sys.platform == "linux" and engine == "torch" else 1
+    return processes, threads // processes
 
 
 def load_engines(

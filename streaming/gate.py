@@ -47,7 +47,7 @@ class Visitor:
 
 
 class Machine(Protocol):
-    """What the gate asks about the engine; `streaming.runner.Runner` is one."""
+    """What the gate asks about the engine; `streaming.runner.Runner` is one, `streaming.crew.Crew` another."""
 
     @property
     def ready(self) -> bool: ...

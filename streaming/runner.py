@@ -1,74 +1,52 @@
-"""The thread that owns the engine: it takes what clients did from a mailbox, ticks the scheduler, delivers
-results.
+"""The thread that owns the engine: it takes what clients did from a mailbox, ticks the scheduler, tells what came of
+it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 from streaming.engine import warm_up
-from streaming.events import Failed, Options
+from streaming.events import Failed
 from streaming.load import Load
-from streaming.scheduler import Result, Scheduler, Tick
+from streaming.mailbox import Letter, Mailbox
+from streaming.scheduler import Scheduler, Tick
 
-__all__ = ["Observer", "Runner"]
+__all__ = ["Runner", "Tell"]
 
 _log = logging.getLogger(__name__)
 
 Key = Hashable
 
-
-class Observer(Protocol):
-    """Is told of every step; see `streaming.metrics`."""
-
-    def stepped(self, tick: Tick, seconds: float) -> None: ...
+Tell = Callable[[Tick, float], None]
+"""Is told of what a tick brought, and how many seconds its step took. It must not wait."""
 
 
-@dataclass
-class _Mail:
-    """What one client did since the last tick, in this order. Packets are joined: one decoding for many of
-    them.
-    """
-
-    options: Options | None = None
-    audio: bytearray = field(default_factory=bytearray)
-    since: float = 0.0
-    changed: Options | None = None
-    ended: bool = False
-    dropped: bool = False
-
-
-class Runner:
-    """`open`, `push`, `end` and `drop` may be called from any thread and return at once.
-
-    `deliver` is called in the engine's thread and must hand the results over without waiting.
-    """
+class Runner(Mailbox):
+    """What clients do is posted from any thread. `tell` is called in the engine's thread."""
 
     def __init__(
         self,
         scheduler: Scheduler,
         *,
-        deliver: Callable[[list[Result]], None],
-        observer: Observer | None = None,
+        tell: Tell,
         lag: float | None = 0.5,
+        busy_since: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`busy_since`: a shared number in which another process is to see when the running step began."""
+        super().__init__(clock)
         self._scheduler = scheduler
-        self._deliver = deliver
-        self._observer = observer
-        self._clock = clock
-        self._load = Load(lag=lag, max_batch=scheduler.max_batch)
-        self._mail: dict[Key, _Mail] = {}
-        self._news = threading.Condition()
-        self._stopping = False
+        self._tell = tell
+        self.load_model = Load(lag=lag, max_batch=scheduler.max_batch)
         self._ready = threading.Event()
         self._failed = False
-        self._busy_since: float | None = None
+        self._busy_since = ctypes.c_double() if busy_since is None else busy_since
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -77,9 +55,7 @@ class Runner:
 
     def stop(self, *, seconds: float = 5.0) -> None:
         """Stop after the running step. Sessions that are open are dropped."""
-        with self._news:
-            self._stopping = True
-            self._news.notify()
+        self.close()
         self._thread.join(seconds)
 
     @property
@@ -94,43 +70,12 @@ class Runner:
 
     def stuck(self) -> float:
         """Seconds that the running step has taken so far: 0 when idle, very long when the device hangs."""
-        since = self._busy_since
-        return 0.0 if since is None else self._clock() - since
+        since = self._busy_since.value
+        return self._clock() - since if since else 0.0
 
     def load(self, *, streams: int = 0) -> float:
         """The share of the allowed lag that is used, or would be with so many streams in all: see `streaming.load`."""
-        return self._load(self._clock(), streams=streams)
-
-    # ---- from any thread
-
-    def open(self, key: Key, options: Options) -> None:
-        with self._news:
-            self._mail[key] = _Mail(options=options)
-            self._news.notify()
-
-    def push(self, key: Key, data: bytes) -> None:
-        with self._news:
-            mail = self._mail.setdefault(key, _Mail())
-            if not mail.audio:
-                mail.since = self._clock()
-            mail.audio += data
-            self._news.notify()
-
-    def update(self, key: Key, options: Options) -> None:
-        """Holds from the next step on, if not from the one before: what audio waits is not told apart."""
-        with self._news:
-            self._mail.setdefault(key, _Mail()).changed = options
-            self._news.notify()
-
-    def end(self, key: Key) -> None:
-        with self._news:
-            self._mail.setdefault(key, _Mail()).ended = True
-            self._news.notify()
-
-    def drop(self, key: Key) -> None:
-        with self._news:
-            self._mail[key] = _Mail(dropped=True)
-            self._news.notify()
+        return self.load_model(self._clock(), streams=streams)
 
     # ---- the engine's thread
 
@@ -138,30 +83,24 @@ class Runner:
         try:
             for name, engine in self._scheduler.engines.items():
                 for step in warm_up(engine, batches=sorted({1, min(8, self._scheduler.max_batch)})):
-                    self._load.stepped(name, *step)
-            self._load.streams({})
+                    self.load_model.stepped(name, *step)
+            self.load_model.streams({})
         except Exception:
             _log.exception("the engine failed its warm-up")
             self._failed = True
             return
         self._ready.set()
-        while True:
-            with self._news:
-                while not (self._mail or self._stopping or self._scheduler.ready):
-                    self._news.wait()
-                if self._stopping:
-                    return
-                mail, self._mail = self._mail, {}
-            self._busy_since = self._clock()
-            for key, letter in mail.items():
+        while (letters := self.take(wait=not self._scheduler.ready)) is not None:
+            self._busy_since.value = self._clock()
+            for key, letter in letters.items():
                 self._open(key, letter)
-            tick = self._tick()
-            self._load.streams(self._scheduler.kinds())
-            self._busy_since = None
-            if tick.results:
-                self._deliver(tick.results)
+            tick, seconds = self._tick()
+            self.load_model.streams(self._scheduler.kinds())
+            self._busy_since.value = 0.0
+            if tick.streams or tick.results:
+                self._tell(tick, seconds)
 
-    def _open(self, key: Key, letter: _Mail) -> None:
+    def _open(self, key: Key, letter: Letter) -> None:
         if letter.dropped:
             self._scheduler.drop(key)
             return
@@ -174,21 +113,18 @@ class Runner:
         if letter.ended:
             self._scheduler.end(key, self._clock())
 
-    def _tick(self) -> Tick:
+    def _tick(self) -> tuple[Tick, float]:
         before = self._clock()
         try:
             tick = self._scheduler.tick(before)
         except Exception:
             _log.exception("a tick failed; every open session is given up")
-            return self._scheduler.abandon(
-                Failed("engine", "the recogniser failed; please open a new session")
-            )
+            failed = Failed("engine", "the recogniser failed; please open a new session")
+            return self._scheduler.abandon(failed), 0.0
         seconds = max(0.0, self._clock() - before)
         if tick.streams:
             # The scheduler counted to the tick's start; the words are out at its end.
             tick = tick.later(seconds)
-            self._load.stepped(tick.model, tick.streams, tick.audio, seconds)
-            self._load.waited(tick.waited, before)
-            if self._observer is not None:
-                self._observer.stepped(tick, seconds)
-        return tick
+            self.load_model.stepped(tick.model, tick.streams, tick.audio, seconds)
+            self.load_model.waited(tick.waited, before)
+        return tick, seconds

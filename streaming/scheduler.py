@@ -1,10 +1,11 @@
 """All ready sessions of a kind in one batched step: a pure core, which is told the time and never asks for
 it.
 
-Sessions of one `Group` (chunk, head, kind of search, first or later step) may share a step. Each `tick` takes
+Sessions of one `Group` (chunk, head, kind of search, first, later or last step) may share a step. Each `tick` takes
 the session that has been ready longest and fills its batch with the others of its group, longest ready first. A session
 that has been stepped queues up again behind those that are waiting, so a client that sends a file as fast as
-it can gets the steps that live ones leave over, and none starves.
+it can gets the steps that live ones leave over, and none starves. At its last step, whose text is waited for, a session
+goes before those that have been ready little longer.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ __all__ = ["Result", "Scheduler", "Tick"]
 _log = logging.getLogger(__name__)
 
 _MARK_SECONDS = 0.01
+_LAST_SECONDS = 0.2
+"""A session at its last step counts as ready for so much longer."""
 
 Key = Hashable
 
@@ -87,6 +90,12 @@ class _Slot:
             self.ready_since = None
         elif self.ready_since is None:
             self.ready_since = now
+
+    @property
+    def rank(self) -> float:
+        """Of those that are ready, the least goes first."""
+        assert self.ready_since is not None
+        return self.ready_since - (_LAST_SECONDS if self.session.at_last_step else 0.0)
 
     def arrival(self, position: int, now: float) -> float:
         """When the sample before `position` came."""
@@ -168,14 +177,13 @@ class Scheduler:
 
     def tick(self, now: float) -> Tick:
         """One batched step at most, and every event since the last tick."""
-        waiting = [
-            (slot.ready_since, key) for key, slot in self._slots.items() if slot.ready_since is not None
-        ]
+        waiting = [(slot.rank, key) for key, slot in self._slots.items() if slot.ready_since is not None]
         if not waiting:
             return Tick(self._take_results())
         waiting.sort(key=lambda x: x[0])
         group = self._slots[waiting[0][1]].session.group
         keys = [key for _, key in waiting if self._slots[key].session.group == group][: self.max_batch]
+        waited = now - min(self._slots[key].ready_since or now for key in keys)
         audio = len(keys) * group.samples / SAMPLE_RATE
         steps = [self._slots[key].session.take() for key in keys]
         for key, outcome in zip(keys, self._step(keys, steps), strict=True):
@@ -192,7 +200,7 @@ class Scheduler:
             slot.ready_since = None
             slot.queue(now)
             self._deliver(key, events, lag)
-        return Tick(self._take_results(), len(keys), now - waiting[0][0], audio, group.kind.model)
+        return Tick(self._take_results(), len(keys), waited, audio, group.kind.model)
 
     def abandon(self, failed: Failed) -> Tick:
         """Give every session up with one last event."""

@@ -28,6 +28,7 @@ from websockets.typing import Origin
 from asr.errors import ConfigError, RillError
 from streaming import http
 from streaming.connection import Connection
+from streaming.crew import Crew
 from streaming.door import Door
 from streaming.engine import Engine
 from streaming.gate import Gate, Refusal
@@ -37,7 +38,7 @@ from streaming.metrics import CONTENT_TYPE, Metrics
 from streaming.protocols import QueryError, to_json
 from streaming.routes import TRANSCRIPTIONS, routes
 from streaming.runner import Runner
-from streaming.scheduler import Result, Scheduler
+from streaming.scheduler import Result, Scheduler, Tick
 from streaming.settings import Settings, offer, tls_context
 from streaming.upload import Upload
 
@@ -80,7 +81,11 @@ class Server:
         self._connections: dict[str, Connection | Upload] = {}
         limits = settings.limits
         scheduler = Scheduler(engines, max_batch=settings.max_batch, backlog=limits.backlog_seconds)
-        self._runner = Runner(scheduler, deliver=self._deliver, observer=self.metrics, lag=limits.lag_seconds)
+        self._runner: Runner | Crew
+        if settings.processes == 1:
+            self._runner = Runner(scheduler, tell=self._told, lag=limits.lag_seconds)
+        else:
+            self._runner = Crew(scheduler, settings.processes, tell=self._told, lag=limits.lag_seconds)
         self._gate = Gate(settings, self._runner)
         self._lobby = Lobby()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,6 +118,7 @@ class Server:
         """Listen. `/ready` answers 503 until the engine is warm."""
         settings = self.settings
         self._loop = asyncio.get_running_loop()
+        self._runner.start()  # before any socket is open, of which processes would have copies
         quiet = logging.getLogger("streaming.websockets")
         quiet.setLevel(
             logging.CRITICAL
@@ -142,7 +148,6 @@ class Server:
         for listening in self._sockets.sockets:
             for option in (SO_RCVBUF, SO_SNDBUF):
                 listening.setsockopt(SOL_SOCKET, option, _SOCKET_BYTES)
-        self._runner.start()
         log_event(_log, "listening", host=settings.host, port=self.port, tls=self._tls is not None)
 
     async def wait_ready(self) -> None:
@@ -189,12 +194,15 @@ class Server:
             except (ConfigError, OSError, ssl.SSLError):
                 _log.exception("the certificate cannot be read again; the old one stays in use")
 
-    # ---- from the engine's thread
+    # ---- from the engine's threads
 
-    def _deliver(self, results: list[Result]) -> None:
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(self._dispatch, results)
+    def _told(self, tick: Tick, seconds: float) -> None:
+        if tick.streams:
+            self.metrics.stepped(tick, seconds)
+        if tick.results:
+            assert self._loop is not None
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to tell
+                self._loop.call_soon_threadsafe(self._dispatch, tick.results)
 
     def _dispatch(self, results: list[Result]) -> None:
         for result in results:

@@ -160,12 +160,18 @@ class Session:
         return self._next if self._taken else self._first
 
     @property
+    def at_last_step(self) -> bool:
+        """The next step is the last: less than a step was left when the stream ended, and the silence that flushes."""
+        return self._ended and len(self._fifo) < self._due + self._flush
+
+    @property
     def _size(self) -> int:
-        """The next step's length. A stream's last is a chunk longer: what the look-ahead holds comes out."""
-        if not self._ended or len(self._fifo) > self._due:
+        """The next step's length. A stream's last is as many chunks as bring out what the look-ahead holds, too."""
+        if not self.at_last_step:
             return self._due
         lead = self._due - self._next
-        return lead + self._next * (1 if len(self._fifo) <= lead else 2)
+        needed = len(self._fifo) + max(0, self._first - self._next) - lead
+        return lead + self._next * -(-needed // self._next)
 
     @property
     def received(self) -> int:
@@ -179,7 +185,7 @@ class Session:
     def take(self) -> tuple[np.ndarray, int]:
         """The next step's samples (S,), and how many of them are the stream's: fewer only where it ends."""
         size = self._size
-        samples = self._fifo.read(min(size, self._due))
+        samples = self._fifo.read(size)
         step = np.pad(samples, (0, size - len(samples)))
         self._taken += len(samples)
         if self._voice is not None:

@@ -25,7 +25,8 @@ class Settings:
     With `tokens`, each client must bring one of them. `origins` are the pages that browsers may connect from;
     `None` means any. `default_latency_ms` and `search` are for clients that do not choose. `port` 0 takes a free one.
     `root` is the protocol of websockets on `/` (`streaming.routes`). `proxies` are the addresses or networks of those
-    in front whose `X-Forwarded-For` is believed.
+    in front whose `X-Forwarded-For` is believed. `processes` is how many run steps beside one another, on Linux; 1: a
+    thread of the server's own runs them.
     """
 
     host: str = "127.0.0.1"
@@ -40,6 +41,7 @@ class Settings:
     root: str = "sherpa"
     max_batch: int = 64
     search: SearchConfig = SearchConfig()
+    processes: int = 1
     name: str = "rill"
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ from streaming.protocols.openai_rest import Deltas, Form, RestError, answer, err
 if TYPE_CHECKING:
     from websockets.http11 import Request, Response
 
+    from streaming.crew import Crew
     from streaming.metrics import Metrics
     from streaming.runner import Runner
     from streaming.scheduler import Result
@@ -40,7 +41,7 @@ class Upload:
     """Lives in the event loop, from the request's head to the last byte of its answer."""
 
     def __init__(
-        self, door: Door, *, key: str, runner: Runner, limits: Limits, offer: Offer, metrics: Metrics
+        self, door: Door, *, key: str, runner: Runner | Crew, limits: Limits, offer: Offer, metrics: Metrics
     ) -> None:
         self.key = key
         self._door = door

@@ -267,7 +267,9 @@ def test_the_log_is_json_without_audio_and_tokens_and_has_text_if_asked(
 def test_a_clock_that_jumps_changes_no_word() -> None:
     """Forward by days, as after a machine slept, and back."""
     times, heard = iter([0.0, 86_400.0, 5.0, 4.0, 1e9, 0.0] * 10_000), list[Result]()
-    runner = Runner(Scheduler(ToyEngine()), deliver=heard.extend, clock=lambda: next(times))
+    runner = Runner(
+        Scheduler(ToyEngine()), tell=lambda tick, _: heard.extend(tick.results), clock=lambda: next(times)
+    )
     runner.start()
     for key in "ab":
         runner.open(key, Options(latency_ms=160))

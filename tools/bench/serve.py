@@ -4,11 +4,13 @@
     python tools/bench/serve.py --size s --precision int8          # a Zipformer-S of random weights: speed only
     python tools/bench/serve.py --size m --max-batch 1             # one by one, for comparison
 
-Streams are late when the 95th percentile of final latency, from the last audio sent to the last text, passes 500 ms.
-The first N is half of what the engine alone would carry; from there it grows until streams are late, and is then
-searched between, for `--minutes` at most. The server is a process of its own; its memory is that of all sessions over
-that of none. The clients run here and take CPU, too: on a machine of few cores the figures are a lower bound; where
-they are behind their own pace, it is said.
+N sessions are open at any time: each client has one after another, of lengths around `--seconds`, so that they begin
+and end at any time. What is heard counts once all are under way, for `--window` seconds. With `--burst` all begin, and
+so end, within a second. Streams are late when the 95th percentile of final latency, from the last audio sent to the
+last text, passes 500 ms. The first N is half of what the engine alone would carry; from there it grows until streams
+are late, and is then searched between, for `--minutes` at most. The server is a process of its own; its memory is that
+of all sessions over that of none, its steps are those of its metrics. The clients run here and take CPU, too: on a
+machine of few cores the figures are a lower bound; where they are behind their own pace, it is said.
 """
 
 from __future__ import annotations
@@ -17,16 +19,19 @@ import argparse
 import asyncio
 import json
 import math
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import torch
@@ -40,7 +45,7 @@ from asr.paths import embedded_model
 from asr.search.config import SearchConfig
 from asr.tokenizer import Tokenizer
 from streaming.engine import Batch, Engine, TorchEngine
-from streaming.engines import load_engines
+from streaming.engines import load_engines, share
 from streaming.protocols import Limits
 from streaming.server import Server, Settings, run
 
@@ -53,13 +58,18 @@ LIMITS = Limits(sessions=10_000, lag_seconds=None, session_seconds=1e6)
 
 @dataclass
 class Heard:
-    """One client's seconds."""
+    """All clients' seconds, `since` a time."""
 
+    since: float
     first: list[float] = field(default_factory=list)
     words: list[float] = field(default_factory=list)
     final: list[float] = field(default_factory=list)
     behind: list[float] = field(default_factory=list)
     """The client itself, its audio."""
+
+    def note(self, name: str, seconds: float) -> None:
+        if time.monotonic() >= self.since:
+            getattr(self, name).append(seconds)
 
 
 def random_model(size: str) -> Model:
@@ -91,77 +101,131 @@ def speech(seconds: float) -> np.ndarray:
 def step_seconds(
     engine: TorchEngine, chunk: Chunk, batch: int, samples: np.ndarray, repeats: int
 ) -> tuple[float, float]:
-    """The fastest of some steps of the engine alone: by the clock, and of all threads together."""
+    """Seconds of a step of the engine alone, in the mean: by the clock, and of all threads together."""
     greedy, at = SearchConfig(), engine.samples_first(chunk)
-    states, times = [engine.init_state(chunk, None, greedy) for _ in range(batch)], []
-    for i in range(repeats + 3):
-        size = engine.samples_first(chunk) if i == 0 else engine.samples_next(chunk)
+    states = [engine.init_state(chunk, None, greedy) for _ in range(batch)]
+    for i in range(-2, repeats):
+        if i == 0:
+            begin, cpu = time.perf_counter(), time.process_time()
+        size = engine.samples_first(chunk) if i == -2 else engine.samples_next(chunk)
         rows = [np.take(samples, np.arange(at, at + size) + 997 * b, mode="wrap") for b in range(batch)]
         step = Batch(
             chunk=chunk, head=None, samples=np.stack(rows), lens=np.full(batch, size, np.int64), states=states,
             searches=[greedy] * batch,
         )  # fmt: skip
-        begin, cpu = time.perf_counter(), time.process_time()
         _, states = engine.step(step)
-        times.append((time.perf_counter() - begin, time.process_time() - cpu))
         at += size
-    clock, cpu = (min(column) for column in zip(*times[3:], strict=True))
-    return clock, cpu
+    return (time.perf_counter() - begin) / repeats, (time.process_time() - cpu) / repeats
 
 
-async def client(url: str, samples: np.ndarray, latency_ms: int, delay: float) -> Heard:
+def beside_one_another(processes: int, work: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    """The same work in copies of this process: seconds of all of it as if one had done it, and of processor time."""
+    context = multiprocessing.get_context("fork")
+    told = context.SimpleQueue()
+    copies = [context.Process(target=lambda: told.put(work())) for _ in range(processes)]
+    for copy in copies:
+        copy.start()
+    clocks, times = zip(*(told.get() for _ in copies), strict=True)
+    for copy in copies:
+        copy.join()
+    return 1 / sum(1 / clock for clock in clocks), sum(times) / processes
+
+
+async def session(url: str, samples: np.ndarray, latency_ms: int, heard: Heard) -> None:
     """One stream of the native protocol."""
-    heard, shown, rate = Heard(), set(), audio.SAMPLE_RATE
-    data, done = (samples * 32767).astype("<i2"), float("inf")
-    await asyncio.sleep(delay)
+    shown, rate = set(), audio.SAMPLE_RATE
+    data, done, last, first = (samples * 32767).astype("<i2").tobytes(), math.inf, 0.0, True
     async with connect(url, compression=None, ping_timeout=None, open_timeout=60) as channel:
         await channel.send(json.dumps({"type": "start", "sample_rate": rate, "latency_ms": latency_ms}))
         began, size = time.monotonic(), int(PACKET * rate)
 
         async def send() -> None:
             nonlocal done
-            for i in range(0, len(data), size):
+            for i in range(0, len(samples), size):
                 await asyncio.sleep(began + (i + size) / rate - time.monotonic())
-                heard.behind.append(time.monotonic() - began - (i + size) / rate)
-                await channel.send(data[i : i + size].tobytes())
+                heard.note("behind", time.monotonic() - began - (i + size) / rate)
+                await channel.send(data[2 * i : 2 * (i + size)])
             done = time.monotonic()
             await channel.send('{"type": "end"}')
 
-        sender, last = asyncio.create_task(send()), 0.0
-        async for raw in channel:
-            message, now = json.loads(raw), time.monotonic()
-            if message["type"] in ("partial", "final"):
-                last = now
-                for i, word in enumerate(message["words"]):
-                    if (message["segment"], i) not in shown:
-                        shown.add((message["segment"], i))
-                        late = now - began - min(word["end"], len(data) / rate)
-                        (heard.words if heard.words or heard.first else heard.first).append(late)
-            elif message["type"] == "error":
-                raise SystemExit(f"the server says: {message['message']}")
-        await sender
-    heard.final.append(max(0.0, last - done) if last else 0.0)
+        sender, told = asyncio.create_task(send()), False
+        try:
+            async for raw in channel:
+                message, now = json.loads(raw), time.monotonic()
+                if message["type"] in ("partial", "final"):
+                    last = now
+                    for i, word in enumerate(message["words"]):
+                        if (message["segment"], i) not in shown:
+                            shown.add((message["segment"], i))
+                            late = now - began - min(word["end"], len(samples) / rate)
+                            heard.note("first" if first else "words", late)
+                            first = False
+                elif message["type"] == "error":
+                    raise SystemExit(f"the server says: {message['message']}")
+            told = True
+        finally:
+            sender.cancel()
+            if last and done < math.inf:  # where the round is over, it is as late as that at least
+                heard.note("final", max(0.0, last - done) if told else time.monotonic() - done)
+
+
+async def client(
+    url: str, samples: np.ndarray, latency_ms: int, heard: Heard, seconds: float, seed: int, burst: bool
+) -> None:
+    """Sessions one after another, or one alone in a `burst`."""
+    generator = np.random.default_rng(seed)
+    await asyncio.sleep(generator.uniform(0, 1 if burst else seconds))
+    while True:
+        length = seconds if burst else seconds * generator.uniform(0.5, 1.5)
+        part = np.roll(samples, -int(generator.integers(len(samples))))[: int(length * audio.SAMPLE_RATE)]
+        await session(url, part, latency_ms, heard)
+        if burst:
+            return
+
+
+async def streams(
+    url: str, count: int, samples: np.ndarray, latency_ms: int, options: argparse.Namespace
+) -> Heard:
+    """So many streams at a time, once all have begun."""
+    heard = Heard(0.0 if options.burst else time.monotonic() + options.seconds)
+    clients = [
+        asyncio.create_task(client(url, samples, latency_ms, heard, options.seconds, seed, options.burst))
+        for seed in range(count)
+    ]
+    timeout = None if options.burst else options.seconds + options.window
+    done, running = await asyncio.wait(clients, timeout=timeout, return_when=asyncio.FIRST_EXCEPTION)
+    for one in running:
+        one.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    for one in done:
+        one.result()
     return heard
 
 
-async def streams(url: str, count: int, samples: np.ndarray, latency_ms: int) -> list[Heard]:
-    """`count` clients that begin within a second, each with another part of the recordings."""
-    parts = [np.roll(samples, -16_000 * 7 * i) for i in range(count)]
-    return await asyncio.gather(*(client(url, part, latency_ms, i / count) for i, part in enumerate(parts)))
+def percentiles(values: Sequence[float]) -> str:
+    return " / ".join(f"{1000 * np.percentile(values, p):.0f}" for p in (50, 95, 99)) if values else "none"
 
 
-def percentiles(name: str, values: Sequence[float]) -> str:
-    if not values:
-        return f"{name} none"
-    p50, p95, p99 = (1000 * np.percentile(values, p) for p in (50, 95, 99))
-    return f"{name} {p50:.0f} / {p95:.0f} / {p99:.0f}"
+def steps_of(url: str) -> tuple[float, float, float, float]:
+    """The steps that a server has taken: how many, the streams in them, their seconds, those of the longest waits."""
+    with urlopen(url.replace("ws", "http", 1).replace("/v1/stream", "/metrics")) as response:
+        lines = [line.split() for line in response.read().decode().splitlines() if line[0] != "#"]
+    told = {name: float(value) for name, value in lines}
+    names = ("step_seconds_count", "batch_streams_sum", "step_seconds_sum", "wait_seconds_sum")
+    count, streams, seconds, waits = (told[f"rill_{name}"] for name in names)
+    return count, streams, seconds, waits
 
 
 def memory_and_time(process: int) -> tuple[float, float]:
-    """Megabytes resident, and CPU seconds."""
-    resident = int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return resident, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Megabytes of a process and its own, memory that they share counted once, and CPU seconds."""
+    memory = seconds = 0.0
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    for one in (process, *children):
+        lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+        memory += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
+        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return memory, seconds
 
 
 @contextmanager
@@ -204,30 +268,33 @@ def serve(options: argparse.Namespace) -> None:
     def started(server: Server) -> None:
         print(server.url, flush=True)
 
-    settings = Settings(port=options.port, limits=LIMITS, max_batch=options.max_batch)
+    processes, _ = share(options.threads, engine=options.engine)
+    settings = Settings(port=options.port, limits=LIMITS, max_batch=options.max_batch, processes=processes)
     run(engines(options.model, options), settings, started=started)
 
 
 def engines(bundle: Path, options: argparse.Namespace) -> dict[str, Engine]:
-    return load_engines(
-        [str(bundle)], engine=options.engine, precision=options.precision, threads=options.threads
-    )
+    """As each process has them."""
+    _, threads = share(options.threads, engine=options.engine)
+    return load_engines([str(bundle)], engine=options.engine, precision=options.precision, threads=threads)
 
 
 def measure(options: argparse.Namespace, bundle: Path) -> None:
     (engine,) = engines(bundle, options).values()
     assert isinstance(engine, TorchEngine)
-    latency, samples = options.latency or engine.latencies[0], speech(options.seconds)
+    processes, threads = share(options.threads, engine=options.engine)
+    latency, samples = options.latency or engine.latencies[0], speech(60.0)
     chunk = engine.chunk_for(latency)
     step = engine.samples_next(chunk) / audio.SAMPLE_RATE
     millions = sum(p.numel() for p in asr.load(bundle).parameters()) / 1e6
     print(
-        f"{millions:.1f} M parameters, {1000 * step:g} ms steps, {options.threads} threads, {options.engine} "
-        f"{options.precision}, batches of {options.max_batch} at most"
+        f"{millions:.1f} M parameters, {1000 * step:g} ms steps, {processes} processes of {threads} "
+        f"threads, {options.engine} {options.precision}, batches of {options.max_batch} at most"
     )
     carries = 1.0
     for batch in (1, 8, 32):
-        each, cpu = (x / batch for x in step_seconds(engine, chunk, batch, samples, 8))
+        alone = partial(step_seconds, engine, chunk, batch, samples, 8)
+        each, cpu = (x / batch for x in beside_one_another(processes, alone))
         carries = step / each if batch <= options.max_batch else carries
         print(
             f"engine, batch {batch:2d}: {1000 * each:6.2f} ms a stream-step ({1000 * cpu:.2f} of processor time), "
@@ -241,8 +308,9 @@ def measure(options: argparse.Namespace, bundle: Path) -> None:
         idle, _ = memory_and_time(process)
         until = time.monotonic() + 60 * options.minutes
         count = options.start or max(2, int(carries / 2))
-        while count <= options.most and time.monotonic() + options.seconds + 3 < until:
-            if round_of(url, process, count, samples, latency, idle):
+        takes = options.seconds + (3 if options.burst else options.window)
+        while count <= options.most and time.monotonic() + takes < until:
+            if round_of(url, process, count, samples, latency, idle, options):
                 best = count
             else:
                 late = count
@@ -255,26 +323,34 @@ def measure(options: argparse.Namespace, bundle: Path) -> None:
     print(f"{found}{best} streams, {best / options.threads:.1f} a core")
 
 
-def round_of(url: str, process: int, count: int, samples: np.ndarray, latency: int, idle: float) -> bool:
+def round_of(
+    url: str,
+    process: int,
+    count: int,
+    samples: np.ndarray,
+    latency: int,
+    idle: float,
+    options: argparse.Namespace,
+) -> bool:
     """Whether so many streams come in time."""
-    _, before = memory_and_time(process)
+    (_, before), steps, own = memory_and_time(process), steps_of(url), time.process_time()
     begin = time.monotonic()
-    heard = asyncio.run(streams(url, count, samples, latency))
+    heard = asyncio.run(streams(url, count, samples, latency, options))
+    seconds = time.monotonic() - begin
     resident, after = memory_and_time(process)
-    first, words, final, behind = (
-        [x for h in heard for x in getattr(h, name)] for name in ("first", "words", "final", "behind")
+    steps, batch, took, waits = (b - a for a, b in zip(steps, steps_of(url), strict=True))
+    told = ", ".join(
+        f"{name} {percentiles(getattr(heard, name))}" for name in ("first", "words", "final", "behind")
     )
-    share = (after - before) / (time.monotonic() - begin)
-    note = ""
-    if (own := float(np.percentile(behind, 95))) > 0.05:
-        note = f"; the clients were {1000 * own:.0f} ms behind themselves"
     print(
-        f"{count:4d} streams: {percentiles('first', first)}, {percentiles('word', words)}, "
-        f"{percentiles('final', final)}; {100 * share:.0f} % of a core, "
-        f"{(resident - idle) / count:.1f} MB a session{note}",
+        f"{count:4d} streams: {told}\n"
+        f"     {len(heard.final)} finals; server {100 * (after - before) / seconds:.0f} % of a core, clients "
+        f"{100 * (time.process_time() - own) / seconds:.0f} %; steps of {batch / steps:.1f} streams, "
+        f"{1000 * took / steps:.0f} ms after {1000 * waits / steps:.0f} ms; "
+        f"{(resident - idle) / count:.1f} MB a session",
         flush=True,
     )
-    return bool(np.percentile(final, 95) <= LATE)
+    return bool(np.percentile(heard.final, 95) <= LATE)
 
 
 def main() -> None:
@@ -288,7 +364,9 @@ def main() -> None:
     parser.add_argument("--max-batch", type=int, default=64, help="1: one by one")
     parser.add_argument("--engine", default="torch", help="torch or onnx")
     parser.add_argument("--precision", default="float32", help="float32, bfloat16 or int8")
-    parser.add_argument("--seconds", type=float, default=12.0, help="of each stream")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of a session, in the mean")
+    parser.add_argument("--window", type=float, default=20.0, help="seconds that count of a round")
+    parser.add_argument("--burst", action="store_true", help="all sessions begin and end together")
     parser.add_argument("--minutes", type=float, default=2.5, help="of rounds with a server")
     parser.add_argument("--start", type=int, help="streams at first")
     parser.add_argument("--grow", type=float, default=1.3, help="by what their number is multiplied")
