@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from asr.audio import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
 from asr.calibration import PLAIN, Calibration
 from asr.encoders import FULL_CONTEXT, Chunk, EncoderConfig, ZipformerConfig, build
+from asr.encoders.taps import conditioned
 from asr.errors import ConfigError
 from asr.features import FeaturesConfig, LogMel
 from asr.heads import (
@@ -92,9 +93,11 @@ class Model(nn.Module):
         if config.transducer is not None:
             self.heads["transducer"] = Transducer(config.transducer, self.encoder.dim, tokenizer.size)
         if config.ctc is not None:
-            self.heads["ctc"] = CTC(
+            self.heads["ctc"] = head = CTC(
                 config.ctc, self.encoder.dim, tokenizer.size, layer_dims=self.encoder.layer_dims
             )
+            if config.ctc.self_conditioned:
+                conditioned(self.encoder, config.ctc.inner_layers, head.condition)
             if config.transducer is not None:
                 self.head("transducer").spare_by(self.heads["ctc"])
         if config.attention is not None:

@@ -89,7 +89,8 @@ def export_encoder(model: Model, chunk: Chunk, path: Path) -> Path:
     inputs = ["x", "x_lens", *names(like, "state")]
     outputs = ["y", "y_lens", *names(like, "next")]
     example = (x[:, :size], torch.tensor([size, size // 2, 0]), *leaves(state))
-    return _write(encoder, step, example, inputs, outputs, path)
+    # Of the model, for CTC's weights may be part of the step: `conditioned` encoders.
+    return _write(model, step, example, inputs, outputs, path)
 
 
 def _ctc(head: Any, y: Tensor, folder: Path) -> list[Path]:

@@ -24,19 +24,24 @@ __all__ = ["CTC", "CTCConfig", "CTCState", "disagreement"]
 class CTCConfig:
     """inner_layers: layers of the encoder, counted from 1, that must do with CTC, too (Lee and Watanabe 2021), while
     training; Zipformer's layers are its stacks. inner_weight: of the mean of their losses beside the last one's 1.
+    self_conditioned: what CTC makes of an inner layer is added to what the next one hears (Nozaki and Komatsu 2021), in
+    training and ever after.
 
-    Raises ConfigError: layers out of order.
+    Raises ConfigError: layers out of order; self-conditioned without inner layers.
     """
 
     dropout: float = 0.1
     inner_layers: tuple[int, ...] = ()
     inner_weight: float = 0.4  # the paper's 0.3 to 0.7
+    self_conditioned: bool = False
 
     def __post_init__(self) -> None:
         if list(self.inner_layers) != sorted(set(self.inner_layers)):
             raise ConfigError(
                 f"ctc.inner_layers: {list(self.inner_layers)}: name each once, in ascending order"
             )
+        if self.self_conditioned and not self.inner_layers:
+            raise ConfigError("ctc.self_conditioned: name the layers, as ctc.inner_layers: [6, 12]")
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,10 @@ class CTC(nn.Module):
         self.inner = nn.ModuleDict(
             {str(layer): nn.Linear(layer_dims[layer - 1], dim) for layer in config.inner_layers}
         )
+        told = config.inner_layers if config.self_conditioned else ()
+        self.told = nn.ModuleDict(
+            {str(layer): nn.Linear(vocabulary, layer_dims[layer - 1]) for layer in told}
+        )
 
     def log_probabilities(self, y: Tensor) -> Tensor:
         """(B, U, D) -> (B, U, V)."""
@@ -118,6 +127,12 @@ class CTC(nn.Module):
                 F.ctc_loss(x.transpose(0, 1), tokens, y_lens, token_lens, blank=BLANK, reduction="none")
             )
         return self.config.inner_weight * torch.stack(found).mean(dim=0)
+
+    def condition(self, layer: int, x: Tensor) -> Tensor:
+        """An inner layer's frames (B, U', D'), and what CTC makes of each of them: what the next layer gets."""
+        heard = self.log_probabilities(self.inner[str(layer)](x)).exp()
+        told: Tensor = self.told[str(layer)](heard.to(x.dtype))
+        return x + told
 
     def init_state(self, batch: int, plan: Plan | None = None) -> CTCState | Beam:
         if plan is not None and plan.fusion is not None:

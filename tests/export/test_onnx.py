@@ -16,7 +16,7 @@ from asr.encoders import ConformerConfig, FastConformerConfig, ZipformerConfig
 from asr.errors import ConfigError
 from asr.export import export, with_onnx_runtime
 from asr.export.leaves import leaves, names, rebuild
-from asr.heads import TDTConfig
+from asr.heads import CTCConfig, TDTConfig
 from asr.model import Model, ModelConfig
 from asr.tokenizer import Tokenizer
 from models import CHUNKS, ENCODERS, PREDICTORS, TEXTS, small_model
@@ -38,9 +38,9 @@ SHAPES = {name: config for name, config in ENCODERS.items() if name != "dynamic 
 }  # fmt: skip
 
 
-def model(name: str) -> Model:
+def model(name: str, **heads: Any) -> Model:
     torch.manual_seed(0)
-    config = ModelConfig(encoder=replace(SHAPES[name], chunks=(CHUNK,)))
+    config = ModelConfig(encoder=replace(SHAPES[name], chunks=(CHUNK,)), **heads)
     return Model(config, Tokenizer.train(TEXTS, kind="characters")).eval()
 
 
@@ -58,9 +58,11 @@ def steps(encoder: Any, x: Tensor, lens: Tensor, size: int) -> tuple[Tensor, Ten
     return torch.cat(ys, 1), y_lens
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [*SHAPES, "conformer, self-conditioned", "zipformer, self-conditioned"])
 def test_every_encoder_steps_the_same_in_onnx_runtime(name: str, tmp_path: Path) -> None:
-    torch_model, onnx_model = model(name), with_onnx_runtime(model(name), threads=1)
+    name, _, conditioned = name.partition(", ")
+    heads = {"ctc": CTCConfig(inner_layers=(1,), self_conditioned=True)} if conditioned else {}
+    torch_model, onnx_model = model(name, **heads), with_onnx_runtime(model(name, **heads), threads=1)
     encoder, size = torch_model.encoder, torch_model.samples_next(CHUNK) // 160
     x = torch.randn(3, 5 * size, 80, generator=torch.Generator().manual_seed(1))
     lens = torch.tensor([5 * size, 3 * size + 5, size // 3])
