@@ -15,7 +15,7 @@ import typer
 
 from asr.options import NOTHING_SAID, Head, Model, SearchOptions, argument, option, searching
 from asr.show import complain, explain
-from asr.verbs import align, calibrate, evaluate, export, report, transcribe
+from asr.verbs import align, calibrate, evaluate, export, report, synthesize, transcribe
 from streaming.command import serve
 
 __all__ = ["app", "main"]
@@ -85,6 +85,9 @@ def shards(
 
     with progress("packing", "utterances") as move:
         typer.echo(pack(manifests, out, utterances=utterances, format=format, progress=move))
+
+
+app.command()(synthesize)
 
 
 @app.command()

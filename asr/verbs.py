@@ -21,7 +21,7 @@ from asr.options import (
     searching,
 )
 
-__all__ = ["align", "calibrate", "evaluate", "export", "report", "transcribe"]
+__all__ = ["align", "calibrate", "evaluate", "export", "report", "synthesize", "transcribe"]
 
 
 def report(
@@ -242,3 +242,67 @@ def calibrate(
             f"starts {1000 * one.start:+.0f} ms, ends {1000 * one.end:+.0f} ms"
         )
     typer.echo(set_config(model, config, out=out))
+
+
+def synthesize(
+    texts: Annotated[
+        Path, argument("A .txt of a sentence a line, or a .tsv: text, spoken, speaker.", metavar="TEXTS")
+    ],
+    out: Annotated[Path, option("Folder of the corpus.", "--out", "-o", metavar="FOLDER")],
+    voice: Annotated[
+        Path | None, option("A Piper, VITS, Kokoro or Matcha voice for sherpa-onnx.", metavar="FOLDER")
+    ] = None,
+    command: Annotated[
+        str | None,
+        option(
+            "Or a program that writes {out}; {text}, {speaker}, {speed} are filled in.", metavar="TEMPLATE"
+        ),
+    ] = None,
+    speakers: Annotated[
+        str | None, option("Who speaks, drawn for each. Default: all of the voice.", metavar="0-9,12")
+    ] = None,
+    speeds: Annotated[str, option("Slowest and fastest, drawn between.", metavar="A,B")] = "0.85,1.2",
+    times: Annotated[int, option("How often each text is said.", metavar="N", min=1)] = 1,
+    longest: Annotated[float, option("Seconds that an utterance may take.", metavar="S", min=1)] = 20.0,
+    normalize: Annotated[
+        str,
+        option(
+            "Put to the transcripts: upper, lower, punctuation, numbers ... with commas.", metavar="NAME,..."
+        ),
+    ] = "",
+    language: Annotated[str, option("What is spoken.", metavar="CODE")] = "en",
+    seed: Annotated[int, option("Of all that is drawn.", metavar="N")] = 1,
+    jobs: Annotated[int, option("Processes, each with a voice on one core.", metavar="N", min=1)] = 1,
+    skip_bad: Annotated[
+        bool, option("Leave out lines that cannot be said, and tell which.", "--skip-bad")
+    ] = False,
+) -> None:
+    """Make training speech from texts with a voice that you have: for words that no recording at hand has.
+
+    The same command goes on where it was stopped. `data.train` of a recipe takes the manifest that it prints.
+
+    \b
+    Examples:
+      asr synthesize names.txt --voice vits-piper-en_US-libritts_r-medium --times 4 --out data/names
+      asr synthesize names.txt --command "piper --model en.onnx --output_file {out}" --out data/names --jobs 4
+      asr synthesize names.txt --command "espeak-ng -s {rate} -w {out} {text}" --out data/names
+    """
+    from asr.show import progress
+    from asr.synthesis.corpus import synthesize as run
+    from asr.synthesis.utterances import Manner, pair
+    from asr.synthesis.voices import VoiceConfig, speaker_names
+
+    chosen = VoiceConfig(voice, command, () if speakers is None else speaker_names(speakers))
+    with progress("speaking", "utterances") as move:
+        manifest = run(
+            texts,
+            out,
+            Manner(chosen, pair(speeds), longest, seed),
+            times=times,
+            jobs=jobs,
+            normalize=[name for name in normalize.split(",") if name],
+            language=language,
+            skip_bad=skip_bad,
+            progress=move,
+        )
+    typer.echo(manifest)

@@ -211,6 +211,7 @@ def test_imported_packages_are_declared() -> None:
         "onnxruntime",
         "ray",
         "setuptools",
+        "sherpa_onnx",
         "triton",
     }
     top = {module.split(".")[0] for path in LIBRARY for module in imports(path, at_run_time=True)}

@@ -29,9 +29,13 @@ import soundfile
 import soxr
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "recipes" / "english"))
+sys.path[:0] = [str(ROOT), str(ROOT / "recipes" / "english")]
 
-from synthesize import HELD_OUT_SPEAKERS, SAMPLE_RATE, SPEAKERS, Voice, fetch_voice, finish, run  # noqa: E402
+from make_texts import HELD_OUT_SPEAKERS, SPEAKERS, fetch_voice, run  # noqa: E402
+
+from asr.audio import SAMPLE_RATE  # noqa: E402
+from asr.synthesis.utterances import as_recorded, trimmed  # noqa: E402
+from asr.synthesis.voices import SherpaVoice, Voice  # noqa: E402
 
 SPHINX = "pocketsphinx==5.1.1"
 GAP_SECONDS = 0.4
@@ -124,7 +128,8 @@ def piper_clips(
     for index, spoken in enumerate(texts):
         waiting = waiting or rng.sample(speakers, len(speakers))
         speaker = waiting.pop()
-        samples = finish(voice.say(spoken, speaker=speaker, speed=rng.uniform(*SPEEDS)), rng)
+        speech = voice.say(spoken, speaker=str(speaker), speed=rng.uniform(*SPEEDS))
+        samples = as_recorded(trimmed(speech), rng)
         clips.append(Clip(f"{name}-{index:03d}", samples, normal(spoken), f"libritts_r-{speaker:03d}"))
     return clips
 
@@ -136,7 +141,7 @@ def flite_clips(texts: list[str], rng: random.Random) -> list[Clip]:
             voice, path = FLITE_VOICES[index % len(FLITE_VOICES)], Path(folder) / "speech.wav"
             run("flite", "-voice", voice, "-t", spoken, "-o", str(path))
             samples, rate = soundfile.read(path, dtype="float32")
-            samples = finish(soxr.resample(samples, rate, SAMPLE_RATE), rng)
+            samples = as_recorded(soxr.resample(samples, rate, SAMPLE_RATE), rng)
             clips.append(Clip(f"flite-{index:03d}", samples, normal(spoken), f"flite-{voice}"))
     return clips
 
@@ -220,7 +225,7 @@ def main() -> None:
     args = parser.parse_args()
     if not shutil.which("flite"):
         sys.exit("make_embedded_corpus: flite is not installed; apt-get install flite")
-    sphinx, voice = fetch_sphinx(args.packages), Voice(fetch_voice(args.packages))
+    sphinx, voice = fetch_sphinx(args.packages), SherpaVoice(fetch_voice(args.packages))
     shutil.rmtree(args.out, ignore_errors=True)
     rng = random.Random(1)
     held_out = sorted(HELD_OUT_SPEAKERS)

@@ -126,9 +126,7 @@ def without_copies(cuts: CutSet, others: CutSet) -> CutSet:
 def made(table: Path) -> dict[str, CutSet]:
     """The synthesised speech that is there, with some voices held out."""
     if not table.is_file():
-        raise DataError(
-            f"{table} is missing: recipes/english/synthesize.py writes it (path, text, speaker, duration)"
-        )
+        raise DataError(f"{table} is missing: `asr synthesize` writes it (path, text, speaker, duration)")
     cuts = to_cuts(from_table(table, growing=True), skip_bad=True)
     held = [cut for cut in cuts if is_held_out(speaker_of(cut))]
     train = [cut for cut in cuts if not is_held_out(speaker_of(cut))]

@@ -15,6 +15,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "english"
 sys.path.insert(0, str(FOLDER))  # the recipe's scripts import one another as they lie
+import make_texts  # noqa: E402
 import phrases  # noqa: E402
 import texts  # noqa: E402
 
@@ -111,3 +112,17 @@ def test_strings_of_an_r_file() -> None:
         b"\x00\x04\x00\x09" + len(s).to_bytes(4, "big") + s for s in (b"one", b"", b"two")
     )
     assert texts.read_r_strings(data) == ["one", "", "two"]
+
+
+def test_the_table_of_sentences_is_what_synthesis_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from asr.synthesis.corpus import read_texts
+
+    table = tmp_path / "sentences.tsv"
+    count = make_texts.write_sentences(table, tmp_path, tmp_path, hours=0.05, seed=1)
+    found = read_texts(table, longest=14)
+    assert len(found) == count > 20 and not [one.where for one in found if one.wrong]
+    assert all(NORMAL.fullmatch(one.text) and one.spoken for one in found)
+    speakers = {int(one.speaker or -1) for one in found}
+    assert len(speakers) > 15 and not speakers & make_texts.HELD_OUT_SPEAKERS

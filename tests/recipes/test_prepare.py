@@ -218,7 +218,7 @@ def test_english_without_a_held_out_voice_and_without_a_table(tmp_path):
     table = write(tmp_path / "made/manifest.tsv", "path\ttext\tspeaker\n0.flac\tHELLO\tvoice1\n")
     recipe("english")(corpora, tmp_path / "out", synthesised=table)
     assert {name: len(cuts) for name, cuts in read(tmp_path / "out/synthesised").items()} == {"train": 1}
-    with pytest.raises(DataError, match="synthesize.py writes it"):
+    with pytest.raises(DataError, match="`asr synthesize` writes it"):
         recipe("english")(corpora, tmp_path / "out", synthesised=tmp_path / "nothing.tsv")
     recipe("english")(corpora, tmp_path / "real")
     assert not (tmp_path / "real/synthesised").exists()
