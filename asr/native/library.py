@@ -40,6 +40,8 @@ _ARGUMENTS: dict[str, list[type]] = {
     "rill_linear": [*[c_void_p] * 3, c_int64, c_int, c_void_p, c_int],
     "rill_linear_scratch": [c_int64, c_int64],
     "rill_multiplies_bytes": [],
+    "rill_join_rows": [*[c_void_p] * 3, *[c_int64] * 2, c_int],
+    "rill_split_rows": [*[c_void_p] * 3, *[c_int64] * 2, c_int],
     "rill_zipformer_block": [c_void_p, c_void_p],
     "rill_zipformer_block_work": [c_void_p, c_void_p],
     "rill_swoosh_masked": [*[c_void_p] * 4, *[c_int64] * 3, c_int],

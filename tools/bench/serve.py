@@ -184,15 +184,23 @@ async def client(
 
 
 async def streams(
-    url: str, count: int, samples: np.ndarray, latency_ms: int, options: argparse.Namespace
+    url: str,
+    count: int,
+    samples: np.ndarray,
+    latency_ms: int,
+    begin: Callable[[], None],
+    options: argparse.Namespace,
 ) -> Heard:
-    """So many streams at a time, once all have begun."""
-    heard = Heard(0.0 if options.burst else time.monotonic() + options.seconds)
+    """So many streams at a time, once all have begun: then `begin` is called."""
+    warming = 0.0 if options.burst else options.seconds
+    heard = Heard(time.monotonic() + warming)
     clients = [
         asyncio.create_task(client(url, samples, latency_ms, heard, options.seconds, seed, options.burst))
         for seed in range(count)
     ]
-    timeout = None if options.burst else options.seconds + options.window
+    await asyncio.sleep(warming)
+    begin()
+    timeout = None if options.burst else options.window
     done, running = await asyncio.wait(clients, timeout=timeout, return_when=asyncio.FIRST_EXCEPTION)
     for one in running:
         one.cancel()
@@ -333,19 +341,22 @@ def round_of(
     options: argparse.Namespace,
 ) -> bool:
     """Whether so many streams come in time."""
-    (_, before), steps, own = memory_and_time(process), steps_of(url), time.process_time()
-    begin = time.monotonic()
-    heard = asyncio.run(streams(url, count, samples, latency, options))
-    seconds = time.monotonic() - begin
-    resident, after = memory_and_time(process)
-    steps, batch, took, waits = (b - a for a, b in zip(steps, steps_of(url), strict=True))
+
+    def now() -> np.ndarray:
+        own, (resident, used) = time.process_time(), memory_and_time(process)
+        return np.array([time.monotonic(), own, resident, used, *steps_of(url)])
+
+    begins: list[np.ndarray] = []
+    heard = asyncio.run(streams(url, count, samples, latency, lambda: begins.append(now()), options))
+    resident = (after := now())[2]
+    seconds, own, _, used, steps, batch, took, waits = after - begins[0]
     told = ", ".join(
         f"{name} {percentiles(getattr(heard, name))}" for name in ("first", "words", "final", "behind")
     )
     print(
         f"{count:4d} streams: {told}\n"
-        f"     {len(heard.final)} finals; server {100 * (after - before) / seconds:.0f} % of a core, clients "
-        f"{100 * (time.process_time() - own) / seconds:.0f} %; steps of {batch / steps:.1f} streams, "
+        f"     {len(heard.final)} finals; server {100 * used / seconds:.0f} % of a core, clients "
+        f"{100 * own / seconds:.0f} %; steps of {batch / steps:.1f} streams, "
         f"{1000 * took / steps:.0f} ms after {1000 * waits / steps:.0f} ms; "
         f"{(resident - idle) / count:.1f} MB a session",
         flush=True,
