@@ -27,7 +27,7 @@ def map_tree(f: Callable[..., Tensor], state: S, *rest: S) -> S:
     if isinstance(tree, tuple):
         return tuple(map_tree(f, *leaves) for leaves in zip(tree, *rest, strict=True))  # type: ignore[return-value]
     changes = {x: map_tree(f, *(getattr(s, x) for s in (tree, *rest))) for x in _names(tree.__class__)}
-    return tree.__class__(**changes)  # type: ignore[no-any-return]
+    return tree.__class__(**changes)
 
 
 @cache
