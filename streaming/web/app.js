@@ -35,8 +35,10 @@ function begin(sampleRate, spoken, stop) {
       status(`The model cannot write: ${phrases.map((x) => x.phrase).join(", ")}`, true);
       $("status").title = phrases.map((x) => `${x.phrase}: ${x.reason}`).join("\n");
     },
+    lost() { if (running) running.before ??= $("status").textContent; status("The connection was lost: looking for a server …"); },
+    found() { if (running?.before) { status(running.before); running.before = undefined; } },
     error(message) { status(message.message, true); },
-    close() { transcript.close(live.bye?.duration || live.seconds); stopped(); },
+    close() { transcript.close(live.seconds); stopped(); },
   });
   running = { live, stop };
   live.latency = latency;

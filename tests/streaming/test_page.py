@@ -221,3 +221,49 @@ def test_it_says_what_went_wrong(tmp_path: Path) -> None:
         assert await tab.evaluate("document.getElementById('record').textContent") == "Speak"
 
     visit(ToyEngine(poison=5), tmp_path, wav(tmp_path / "nothing.wav", np.zeros(48_000)), test)
+
+
+def test_it_goes_on_where_a_server_dies_or_drains(tmp_path: Path) -> None:
+    """At the same address, as behind a load balancer: no word is lost, and none comes twice."""
+    recording, times = tmp_path / "talk.wav", 8
+    soundfile.write(recording, np.tile(TALK, times), 16_000)
+    said = "document.getElementById('status').textContent"
+
+    async def body() -> None:
+        servers = [Server(ToyEngine(seconds=0.03), Settings(port=0))]
+        await servers[0].start()
+        port = servers[0].port
+        async with asyncio.timeout(120), browse(f"http://127.0.0.1:{port}/", tmp_path) as tab:
+            await tab.until(READY)
+            await tab.choose_file(recording)
+            for words, kill in ((6, True), (20, False)):
+                await tab.until(f"{WORDS}.length >= {words}")
+                if kill:
+                    for connection in servers[-1]._connections.values():
+                        connection.abort()
+                stopping = asyncio.create_task(servers[-1].stop())
+                await tab.until(f"{said}.startsWith('The connection was lost: looking')")
+                await stopping
+                servers.append(Server(ToyEngine(seconds=0.03), Settings(port=port)))
+                await servers[-1].start()
+                await tab.until(f"{said} === 'Transcribing talk.wav …'")
+            await tab.until(READY)
+            assert await tab.evaluate(WORDS) == "one two three seven four".split() * times
+            tree = json.loads(await downloaded(tab, "json"))
+            starts = [word["start"] for segment in tree["segments"] for word in segment["words"]]
+            assert starts == sorted(starts)
+            each = [starts[i + 5] - starts[i] for i in range(len(starts) - 5)]
+            assert each == pytest.approx([len(TALK) / 16_000] * len(each), abs=0.05)
+            # And where there is none any more, that is said, with the words that were heard.
+            await tab.evaluate(
+                "window.performance.now = ((now) => () => 1000 * now.call(performance))(performance.now)"
+            )
+            await tab.choose_file(recording)
+            await tab.until(f"{WORDS}.length >= {5 * times + 3}")
+            for connection in servers[-1]._connections.values():
+                connection.abort()
+            await servers[-1].stop()
+            await tab.until(f"{said} === 'The connection was lost'")
+            assert await tab.evaluate("document.getElementById('record').textContent") == "Speak"
+
+    asyncio.run(body())
