@@ -23,13 +23,15 @@ Reason = Literal["silence", "no_text", "length"]
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """When a segment ends, in seconds. `None` turns a silence rule off; length always holds, as it bounds
-    memory. `voice`: neither a voice nor a token for so long after text; it needs a detector (`streaming.voice`).
+    memory. `voice`: neither a voice nor a token for so long after text; it needs a detector (`streaming.voice`), which
+    hears one from a probability of `threshold` on.
     """
 
     silence: float | None = 1.2
     no_text: float | None = 2.4
     voice: float | None = None
     length: float = 20.0
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -40,6 +42,8 @@ class Rules:
         ):
             if value is not None and not low <= value <= high:
                 raise ValueError(f"endpointing.{name} is {value} s; it must be from {low} to {high} s")
+        if not 0.05 <= self.threshold <= 0.95:
+            raise ValueError(f"endpointing.threshold is {self.threshold}; it must be from 0.05 to 0.95")
 
 
 class Endpointer:

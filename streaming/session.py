@@ -26,7 +26,7 @@ from asr.search.beam import EVERY
 from asr.search.config import SearchConfig
 from asr.search.phrases import compile_phrases
 from streaming.codecs import decoder, splitter
-from streaming.endpoint import Endpointer
+from streaming.endpoint import Endpointer, Rules
 from streaming.engine import Batch, Engine
 from streaming.events import Ended, Event, Final, Options, Partial, PhrasesRefused, Settled
 from streaming.fifo import Fifo
@@ -80,7 +80,7 @@ class Session:
         self._fifo = Fifo(max(room, 2 * self._first) + self._flush)
         self._decoder = decoder(options)
         self._endpointer = Endpointer(options.endpointing, frame_seconds=engine.frame_seconds)
-        self._voice = None if options.endpointing.voice is None else Voice()
+        self._voice: Voice | None = None
         phrases = None
         self.notices: list[Event] = []
         """What there is to say before any audio."""
@@ -95,6 +95,7 @@ class Session:
         )
         self._index = 0
         self._taken = 0
+        self._listen(options.endpointing)
         self._news, self._shown = False, -math.inf  # since the last partial, and when that was
         self._ended = False
         self._closed = False
@@ -130,10 +131,7 @@ class Session:
             self.search = replace(self._engine.search(options.search), lag_frames=self.search.lag_frames)
             self.options = replace(self.options, search=options.search)
         self._endpointer.change(options.endpointing)
-        if options.endpointing.voice is None:
-            self._voice = None
-        elif self._voice is None:
-            self._voice = Voice(self._taken)
+        self._listen(options.endpointing)
         self.options = replace(
             self.options,
             partials=options.partials,
@@ -142,6 +140,15 @@ class Session:
             confidence=options.confidence,
             endpointing=options.endpointing,
         )
+
+    def _listen(self, rules: Rules) -> None:
+        """To voices, from now on, if a rule asks for them."""
+        if rules.voice is None:
+            self._voice = None
+        elif self._voice is None:
+            self._voice = Voice(self._taken, threshold=rules.threshold)
+        else:
+            self._voice.threshold = rules.threshold
 
     # ---- steps
 

@@ -21,7 +21,7 @@ from asr.errors import ConfigError
 __all__ = ["Voice", "available"]
 
 WINDOW, CONTEXT = 512, 64  # samples at 16 kHz
-BEGINS, ENDS = 0.5, 0.35  # probabilities at which voice begins and ends, Silero's own
+HYSTERESIS = 0.15  # of the probability, by which voice ends lower than it begins: Silero's own
 _FILE = "silero_vad_16k_sequence.onnx"
 _KEPT = 4096  # voiced windows, more than two minutes: no segment is longer
 
@@ -53,9 +53,12 @@ def _session() -> Any:
 
 
 class Voice:
-    """One stream's, which begins at its sample `begin`. Raises ConfigError where there is no detector."""
+    """One stream's, which begins at its sample `begin`; voice begins at a probability of `threshold`. Raises
+    ConfigError where there is no detector.
+    """
 
-    def __init__(self, begin: int = 0) -> None:
+    def __init__(self, begin: int = 0, *, threshold: float = 0.5) -> None:
+        self.threshold = threshold
         self._model = _session()
         self._state = np.zeros((1, 1, 128), np.float32), np.zeros((1, 1, 128), np.float32)
         self._rest = np.zeros(
@@ -78,7 +81,7 @@ class Voice:
         self._state = h, c
         for probability in found:
             self._at += WINDOW
-            self._speaking = bool(probability >= (ENDS if self._speaking else BEGINS))
+            self._speaking = bool(probability >= self.threshold - HYSTERESIS * self._speaking)
             if self._speaking:
                 self._voiced.append(self._at)
         del self._voiced[: max(0, len(self._voiced) - _KEPT)]

@@ -30,6 +30,7 @@ from typing import Any, Protocol, TypeAlias
 
 from asr.errors import ConfigError, ProtocolError
 from asr.search.config import SearchConfig
+from streaming.endpoint import Rules
 from streaming.events import Event, Options
 
 __all__ = [
@@ -181,6 +182,16 @@ class Offer:
                 if name is not None and one.model == name:
                     return replace(one, others=(*every[:i], *every[i + 1 :]))
         return self
+
+    def pauses(self, seconds: float, *, threshold: float = 0.5) -> Rules:
+        """Speech ends after so long a pause: by voice, if there is a detector, as the services themselves tell it; else
+        by words. Both within what `Rules` allow.
+        """
+        seconds = min(max(seconds, 0.1), 60.0)
+        if not self.voice:
+            return Rules(silence=seconds)
+        silence, threshold = max(seconds, Rules().silence or 0.0), min(max(threshold, 0.05), 0.95)
+        return Rules(silence=silence, voice=seconds, threshold=threshold)
 
     def options(self, *, phrases: tuple[str, ...] = (), **fields: Any) -> Options:
         """This model's defaults, but for these fields; `phrases`, if any, take the place of the search's own."""

@@ -12,7 +12,8 @@ Fields of the query:
     sample_rate        in Hz; needed with an encoding other than Opus
     channels           1 to 8, mixed to one; multichannel is refused
     interim_results    default false
-    endpointing        milliseconds of silence that end speech, from 100; false for never; default: the server's
+    endpointing        milliseconds of silence that end speech, from 100: by voice, if the server has a detector;
+                       false for never; default: the server's
     utterance_end_ms   UtteranceEnd after such a pause, by the times of words
     vad_events         SpeechStarted with the first word
     keyterm, keywords  again and again: phrases to be recognised more readily; weights above 0 are passed over
@@ -242,8 +243,7 @@ class Deepgram(Dialect):
         if fields.get("endpointing", "").lower() == "false":
             rules = Rules(silence=None)
         elif fields.get("endpointing", "true").lower() != "true":
-            milliseconds = self._integer(fields, "endpointing", 0, 60_000) or 0
-            rules = Rules(silence=max(100, milliseconds) / 1000)
+            rules = self._offer.pauses((self._integer(fields, "endpointing", 0, 60_000) or 0) / 1000)
         return self._offer.named(fields.get("model"), fields.get("language")).options(
             sample_rate=16_000 if rate is None or encoding == "container" else rate,
             encoding=cast("Encoding", encoding),

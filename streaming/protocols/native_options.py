@@ -207,9 +207,10 @@ def _rules(value: Any) -> Rules:
         raise _bad("endpointing", value, 'an object such as {"silence": 1.2, "no_text": 2.4, "length": 20}')
     known(value, tuple(x.name for x in fields(Rules)), "endpointing")
     for name, seconds in value.items():
-        if not (_number(seconds) or (seconds is None and name != "length")):
-            or_null = "" if name == "length" else ", or null for never"
-            raise _bad(f"endpointing.{name}", seconds, f"a number of seconds{or_null}")
+        needed = name in ("length", "threshold")
+        if not (_number(seconds) or (seconds is None and not needed)):
+            what = "a number" if name == "threshold" else "a number of seconds"
+            raise _bad(f"endpointing.{name}", seconds, what if needed else f"{what}, or null for never")
     try:
         return Rules(**value)
     except ValueError as error:

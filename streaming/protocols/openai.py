@@ -11,12 +11,13 @@
     client  {"type": "input_audio_buffer.commit"}, {"type": "input_audio_buffer.clear"}
 
 Of `audio.input`: `format` (audio/pcm of any rate, audio/pcmu, audio/pcma) and `turn_detection`. With server_vad, an
-item is a segment of speech, which ends after `silence_duration_ms` or at a commit; with null, at a commit only, though
-its deltas come at once. semantic_vad is taken for server_vad. Deltas only add; where a long segment is cut, the last
-one may go beyond `transcript`, which holds. `transcription.model` or `.language` chooses a model of the server's by its
-name; other names mean its first. `transcription.keywords`, and what a `prompt` lists between commas, are recognised
-more readily. `include` may ask for logprobs, which come with `completed`. `noise_reduction`, `threshold` and
-`prefix_padding_ms` are sent back and ignored. The form of the beta (`transcription_session.update`) is spoken, too.
+item is a segment of speech, which ends after `silence_duration_ms` without a voice above `threshold` (without words,
+where the server has no detector) or at a commit, and is said to begin `prefix_padding_ms` before its first word; with
+null, at a commit only, though its deltas come at once. semantic_vad is taken for server_vad. Deltas only add; where a
+long segment is cut, the last one may go beyond `transcript`, which holds. `transcription.model` or `.language` chooses
+a model of the server's by its name; other names mean its first. `transcription.keywords`, and what a `prompt` lists
+between commas, are recognised more readily. `include` may ask for logprobs, which come with `completed`.
+`noise_reduction` is sent back and ignored. The form of the beta (`transcription_session.update`) is spoken, too.
 
 An event that will not do is answered with an `error`, and the session goes on. Audio that cannot be decoded ends it:
 `error`, then a close frame.
@@ -62,6 +63,7 @@ _FORMATS: dict[str, tuple[Encoding, int]] = {
 _BETA = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 _LOGPROBS = "item.input_audio_transcription.logprobs"
+_TURNS = {"threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500}
 _LONGEST = Rules(silence=None, no_text=None, length=120.0)
 
 
@@ -100,10 +102,10 @@ class OpenAI(Dialect):
             "format": {"type": "audio/pcm", "rate": 24_000},
             "transcription": {"model": offer.model or offer.server},
             "noise_reduction": None,
-            "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
+            "turn_detection": {"type": "server_vad"} | _TURNS,
         }
         self._include: Any = []
-        self._rules = Rules(silence=0.5)
+        self._rules = _rules(self._input["turn_detection"], "", offer)
         self._encoding: Encoding = "s16le"
         self._rate = 24_000
         self._rest = b""  # of a sample
@@ -249,7 +251,7 @@ class OpenAI(Dialect):
             )
         asked = wanted["transcription"]
         _phrases(asked if isinstance(asked, dict) else {})
-        rules = _rules(wanted["turn_detection"], f"{where}.turn_detection")
+        rules = _rules(wanted["turn_detection"], f"{where}.turn_detection", self._offer)
         text = _text(wanted | {"include": include})
         if len(text) > 20_000 or text.count("{") + text.count("[") > 100:
             raise _EventError("invalid_value", "the session's settings are too long", "session")
@@ -286,7 +288,8 @@ class OpenAI(Dialect):
         said, session.said = session.said, True
         if said or not session.turns or session.committed:
             return []
-        start = self._ms(event.words[0].start)
+        padding = _turn(self._input["turn_detection"] or {}, "prefix_padding_ms", "")
+        start = max(0, self._ms(event.words[0].start) - round(padding))
         return [self._event("input_audio_buffer.speech_started", audio_start_ms=start, item_id=session.item)]
 
     def _delta(self, session: _Session, text: str) -> list[str]:
@@ -359,13 +362,23 @@ def _phrases(transcription: dict[str, Any]) -> tuple[str, ...]:
     return phrases.tidy([*keywords, *phrases.prompted(prompt)])
 
 
-def _rules(value: Any, where: str) -> Rules:
+def _rules(value: Any, where: str, offer: Offer) -> Rules:
     if value is None:
         return _LONGEST
-    silence = _object(value, where).get("silence_duration_ms", 500)
-    if isinstance(silence, bool) or not isinstance(silence, int | float) or not 0 <= silence <= 60_000:
-        raise _EventError("invalid_value", "from 0 to 60000", f"{where}.silence_duration_ms")
-    return Rules(silence=max(0.1, silence / 1000))
+    value = _object(value, where)
+    silence, threshold, _ = (
+        _turn(value, name, where) for name in ("silence_duration_ms", "threshold", "prefix_padding_ms")
+    )
+    return offer.pauses(silence / 1000, threshold=threshold)
+
+
+def _turn(value: dict[str, Any], name: str, where: str) -> float:
+    """A number of turn_detection."""
+    found, most = value.get(name, _TURNS[name]), 1 if name == "threshold" else 60_000
+    found = _TURNS[name] if found is None else found
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= most:
+        raise _EventError("invalid_value", f"from 0 to {most}", f"{where}.{name}")
+    return float(found)
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

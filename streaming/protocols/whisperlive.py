@@ -10,8 +10,9 @@
 Each message repeats the last `send_last_n_segments` (10; at most 50); one that is not `completed` may still change.
 `word_timestamps` adds `words`. The backend is named so because its clients keep the text of that one only. `hotwords`
 (texts with commas between them) are recognised more readily; `model` or `language` chooses one of the server's models
-by its name; `task`, `use_vad`, `initial_prompt` and the rest are ignored. Before the server closes for a limit it sends
-`DISCONNECT`. Errors: `{"uid", "status": "ERROR", "message"}`.
+by its name. With `use_vad`, and if the server has a detector, a segment ends by voice: after `min_silence_duration_ms`
+(500) without one above the `threshold` or `onset` (0.5) of `vad_parameters`. `task`, `initial_prompt` and the rest are
+ignored. Before the server closes for a limit it sends `DISCONNECT`. Errors: `{"uid", "status": "ERROR", "message"}`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
 
+from streaming.endpoint import Rules
 from streaming.events import Encoding, Event, Failed, Final, Partial
 from streaming.protocols import (
     ENDINGS,
@@ -106,13 +108,32 @@ class WhisperLive(Dialect):
         words = phrases.listed(words) if isinstance(words, str) else words
         if not phrases.good(words):
             return self._error(f"hotwords must be texts with commas between them, or {phrases.RULE}")
+        rules = self._rules(request)
+        if rules is None:
+            return self._error("vad_parameters: min_silence_duration_ms and threshold must be numbers from 0")
         self._uid = uid
         self._words = bool(request.get("word_timestamps", False))
         self._segments = deque(maxlen=min(count, _SEGMENTS))
         offer = self._offer.named(request.get("model"), request.get("language"))
-        options = offer.options(encoding=cast("Encoding", encoding), phrases=phrases.tidy(words))
+        options = offer.options(
+            encoding=cast("Encoding", encoding), endpointing=rules, phrases=phrases.tidy(words)
+        )
         ready: dict[str, Any] = {"uid": uid, "message": "SERVER_READY", "backend": "faster_whisper"}
         return [Start(options), Send(to_json(ready))]
+
+    def _rules(self, request: dict[str, Any]) -> Rules | None:
+        """`None`: what is asked for is no rule."""
+        if not request.get("use_vad") or not self._offer.voice:
+            return Rules()
+        given = request.get("vad_parameters") or {}
+        if not isinstance(given, dict):
+            return None
+        silence: Any = given.get("min_silence_duration_ms", 500)
+        threshold: Any = given.get("threshold", given.get("onset", 0.5))
+        for number in (silence, threshold):
+            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < 1e9:
+                return None
+        return self._offer.pauses(silence / 1000, threshold=threshold)
 
     def _segment(self, event: Partial | Final) -> dict[str, Any]:
         start, end = event.words[0].start, event.words[-1].end

@@ -128,7 +128,7 @@ def test_openai_with_turns() -> None:
         "speech_started", "delta", "speech_stopped", "committed", "completed",
         "speech_started", "delta", "speech_stopped", "committed", "completed",
     ]  # fmt: skip
-    assert (heard[0]["audio_start_ms"], heard[2]["audio_end_ms"]) == (640, 1200)
+    assert (heard[0]["audio_start_ms"], heard[2]["audio_end_ms"]) == (340, 1200)
     assert len({x["item_id"] for x in heard[:5]}) == 1
     assert heard[8]["previous_item_id"] == heard[0]["item_id"]
     assert heard[4]["transcript"] == "after early"
@@ -139,7 +139,7 @@ def test_openai_with_turns() -> None:
     (error,) = answers(tell(dialect, "input_audio_buffer.commit", event_id="e1"))
     assert (error["error"]["code"], error["error"]["event_id"]) == ("input_audio_buffer_commit_empty", "e1")
     append(dialect, b"ab")
-    assert said(dialect, PARTIAL)[0]["audio_start_ms"] == 4640
+    assert said(dialect, PARTIAL)[0]["audio_start_ms"] == 4340
 
 
 def test_openais_log_probabilities_on_request() -> None:
