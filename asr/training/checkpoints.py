@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from asr.training.average import RunningAverage
 
-__all__ = ["RunFolder", "Snapshot", "writing"]
+__all__ = ["RunFolder", "Snapshot", "write_whole", "writing"]
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,15 @@ def writing(path: Path, partial: Path | None = None) -> Iterator[None]:
             f"{path} cannot be written ({error}); {free:.1f} GB are free there. Make room and run the same command "
             "again: training goes on from the last good checkpoint"
         ) from error
+
+
+def write_whole(path: Path, contents: str | bytes) -> None:
+    """Write a file of text or bytes, whole or not at all. Raises DataError: the disk is full or cannot be written."""
+    partial = path.with_name(f"{path.name}.partial")
+    with writing(path, partial):
+        path.parent.mkdir(exist_ok=True)
+        partial.write_bytes(contents.encode() if isinstance(contents, str) else contents)
+        os.replace(partial, path)
 
 
 def thin(snapshots: list[Snapshot], keep: int) -> list[Snapshot]:

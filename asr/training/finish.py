@@ -15,7 +15,7 @@ from asr.dataset import Loader
 from asr.dataset.texts import Texts
 from asr.errors import DataError
 from asr.training.average import span_average
-from asr.training.checkpoints import RunFolder, Snapshot, writing
+from asr.training.checkpoints import RunFolder, Snapshot, write_whole
 from asr.training.fine_tune import merge
 from asr.training.recipe import Recipe, dev_loader, load_run, load_weights, subject_of
 from asr.training.report import write_report
@@ -90,9 +90,8 @@ def average(
     model.save(path, card=_card(folder, recipe, subject, "\n- ".join([chosen, *lines])))
     log.info("wrote %s", path)
     if path == folder.bundle:
-        with writing(folder.after):
-            after_all = {"tried": tried, "chosen": weights, "domains": domains}
-            folder.after.write_text(json.dumps(after_all, indent=1) + "\n", encoding="utf-8")
+        told = {"tried": tried, "chosen": weights, "domains": domains}
+        write_whole(folder.after, json.dumps(told, indent=1) + "\n")
         write_report(folder)
     return path
 

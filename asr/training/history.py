@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import subprocess
@@ -17,7 +18,7 @@ from lightning.pytorch.loggers.logger import Logger
 from numpy.typing import NDArray
 
 from asr.doctor import devices, software
-from asr.training.checkpoints import RunFolder, writing
+from asr.training.checkpoints import RunFolder, write_whole, writing
 
 __all__ = ["History", "Session", "Told", "read_history"]
 
@@ -87,10 +88,10 @@ class History(Logger):
         """Keeps the newest picture of each name."""
         import matplotlib.image
 
-        path = self.folder.pictures / f"{key.replace('/', '-').replace(' ', '-')}.png"
-        path.parent.mkdir(exist_ok=True)
-        with writing(path):
-            matplotlib.image.imsave(path, images[0])
+        png = io.BytesIO()
+        matplotlib.image.imsave(png, images[0])
+        name = key.replace("/", "-").replace(" ", "-")
+        write_whole(self.folder.pictures / f"{name}.png", png.getvalue())
 
     def _append(self, line: Mapping[str, Any], before: str = "") -> None:
         with writing(self.folder.history), self.folder.history.open("a", encoding="utf-8") as file:

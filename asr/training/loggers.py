@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from asr.errors import ConfigError, RillError
+from asr.training.checkpoints import RunFolder, write_whole
 from asr.training.processes import rank
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     from lightning.pytorch.loggers import Logger
     from numpy.typing import NDArray
-
-    from asr.training.checkpoints import RunFolder
 
 __all__ = [
     "LightningConfig",
@@ -118,7 +117,7 @@ def make(configs: Sequence[LoggerConfig], folder: RunFolder, *, batches: int) ->
             ) from error
         found.append(logger)
     if ids and not rank():
-        folder.loggers.write_text(json.dumps(ids) + "\n", encoding="utf-8")
+        write_whole(folder.loggers, json.dumps(ids) + "\n")
     return found
 
 

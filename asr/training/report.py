@@ -23,7 +23,7 @@ from asr.pages.blocks import (
     table,
 )
 from asr.pages.plots import curves
-from asr.training.checkpoints import RunFolder, writing
+from asr.training.checkpoints import RunFolder, write_whole
 from asr.training.history import Told, read_history
 
 __all__ = ["html", "write_report"]
@@ -46,10 +46,7 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Path:
     if not (folder.path / "config.yaml").exists():
         raise DataError(f"{folder.path} holds no run: `asr train` writes config.yaml into its folder")
     path = folder.report if out is None else out
-    partial = path.with_suffix(".partial")
-    with writing(path, partial):
-        partial.write_text(html(folder), encoding="utf-8")
-        partial.replace(path)
+    write_whole(path, html(folder))
     return path
 
 

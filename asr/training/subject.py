@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from asr.dataset import Batch
+from asr.training.checkpoints import RunFolder, write_whole
 
 if TYPE_CHECKING:
     from asr.heads.base import Emission
-    from asr.training.checkpoints import RunFolder
 
 __all__ = ["Example", "Measured", "Subject"]
 
@@ -34,12 +34,9 @@ class Measured:
 
     def write(self, folder: RunFolder, batch: int) -> None:
         """Keep what was heard, where anything was, for the run's report. Raises DataError: the disk is full."""
-        from asr.training.checkpoints import writing
-
         if self.heard:
             tree = {"batch": batch, "references": self.references, "heard": self.heard}
-            with writing(folder.heard):
-                folder.heard.write_text(json.dumps(tree, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_whole(folder.heard, json.dumps(tree, ensure_ascii=False) + "\n")
 
 
 class Subject(Protocol):

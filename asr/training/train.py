@@ -23,7 +23,7 @@ from asr.paths import preset
 from asr.training import loggers
 from asr.training.bar import Bar
 from asr.training.callbacks import Clock, Keeper, Logs, Validation
-from asr.training.checkpoints import RunFolder
+from asr.training.checkpoints import RunFolder, write_whole
 from asr.training.finish import average, by_domain
 from asr.training.history import History, Session
 from asr.training.processes import rank
@@ -104,7 +104,7 @@ def fit(
     if start is not None and not folder.last.exists() and not rank():
         model.eval()
         before = by_domain(recipe, task.subject)
-        folder.before.write_text(json.dumps(before, indent=1) + "\n", encoding="utf-8")
+        write_whole(folder.before, json.dumps(before, indent=1) + "\n")
         for path, rate in before.items():
             log.info("%s: %s before", path, task.subject.tell(rate))
         model.train()

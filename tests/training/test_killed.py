@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 
 from asr.dataset.pack import pack
+from asr.errors import DataError
+from asr.training.checkpoints import RunFolder
+from asr.training.history import read_history
 from asr.training.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +84,31 @@ def test_a_killed_run_has_the_curve_of_one_that_was_not(recipe: Path, tmp_path: 
     assert max(curve(out)) < max(whole)
     train(recipe, overrides, out=out)
     assert curve(out) == whole
+    histories = [read_history(RunFolder(tmp_path / name)) for name in ("whole", "killed")]
+    assert [len(told.sessions) for told in histories] == [1, 3]
+    for name in ("train/loss", "train/learning rate", "train/gradient norm", "train/epochs"):
+        assert histories[0].curves[name] == histories[1].curves[name]
     first, second = (
         (tmp_path / name / "bundle" / "model.safetensors").read_bytes() for name in ("whole", "killed")
     )
     assert first == second
+
+
+def test_a_full_disk_is_told_and_the_last_good_checkpoint_stays(recipe: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    train(recipe, ["train.epochs=1", "data.dev=[]"], out=folder.path)
+    good = folder.last.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (len(good) // 2, before[1])
+    )  # no file grows beyond, as if disks were full
+    try:
+        with pytest.raises(
+            DataError, match=r"last.ckpt cannot be written .* GB are free there. Make room and run"
+        ):
+            train(recipe, ["train.epochs=2", "data.dev=[]"], out=folder.path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert folder.last.read_bytes() == good and not list(folder.path.rglob("*.partial"))
+    train(recipe, ["train.epochs=2", "data.dev=[]"], out=folder.path)
+    assert [one.batch for one in read_history(folder).sessions] == [0, 1, 1]

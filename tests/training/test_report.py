@@ -48,7 +48,8 @@ def test_a_full_disk_is_told_by_the_files_name(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(DataError, match=r"history.jsonl cannot be written .*No space left.* Make room"):
         History(RunFolder(tmp_path)).log_metrics({"train/loss": 1.0}, step=1)
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "write_bytes", full)
     (tmp_path / "config.yaml").touch()
     with pytest.raises(DataError, match="report.html cannot be written"):
         write_report(RunFolder(tmp_path))
