@@ -72,6 +72,16 @@ class SearchOptions:
     ctc_weight: Annotated[
         float | None, option("CTC's share in the scores of head attention. Default: 0.3.", metavar="X")
     ] = None
+    length_bonus: Annotated[
+        float | None, option("Added for each token of head attention's text. Default: 0.", metavar="X")
+    ] = None
+    end_threshold: Annotated[
+        float | None,
+        option(
+            "Head attention: end a text only where the end's log-probability is at most X times the best token's, as 1.5.",
+            metavar="X",
+        ),
+    ] = None
     blank_penalty: Annotated[
         float | None, option("More makes it say more, and more of it wrong. Default: 0.", metavar="X")
     ] = None

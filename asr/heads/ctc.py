@@ -67,7 +67,8 @@ def disagreement(x: Tensor, x_lens: Tensor) -> Tensor:
 class CTC(nn.Module):
     """A linear layer over the encoder's frames, V tokens with blank.
 
-    layer_dims: of the encoder's layers, for those that `config` names; nothing of theirs runs but in `inner_loss`.
+    layer_dims: of the encoder's layers, for those that `config` names; nothing of theirs runs but in `inner_loss` and
+    `condition`.
     Raises ConfigError: the encoder has no such layer.
     """
 

@@ -22,6 +22,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "phrase_margin": (0, 1000),
     "ctc_weight": (0, 1),
     "reverse_weight": (0, 1),
+    "length_bonus": (-20, 20),
+    "end_threshold": (1, 1000),
     "lag_frames": (1, 10_000),
 }
 """From and to which value each number may be."""
@@ -50,7 +52,10 @@ class SearchConfig:
     by a token whose log-probability lies by more than that below that of the frame's best one. With phrases, greedy
     search keeps three hypotheses for them, besides the best one.
     ctc_weight: CTC's share in an attention head's scores, from 0 to 1. reverse_weight: the share of its right-to-left
-    decoder in what is left, if it has one; None is the share with which it was trained.
+    decoder in what is left, if it has one; None is the share with which it was trained. length_bonus: added for each
+    token of an attention head's text, as the decoder alone likes short ones. end_threshold: its beam search ends a text
+    only where the end's log-probability is at most so many times that of the best token, as 1.5 (Hannun et al. 2019);
+    None: anywhere.
     lag_frames: after so many output frames, and 8 at most beyond, a token is settled: hypotheses that disagree with
     the best one are given up. It bounds both memory and how long a word may still change. Attention settles a segment
     at once: so many frames after its last token.
@@ -72,6 +77,8 @@ class SearchConfig:
     phrase_margin: float = 2.0
     ctc_weight: float = 0.3
     reverse_weight: float | None = None
+    length_bonus: float = 0.0
+    end_threshold: float | None = None
     lag_frames: int = 20
 
     def __post_init__(self) -> None:
@@ -95,7 +102,7 @@ class SearchConfig:
     @property
     def plain(self) -> bool:
         """Greedy search, and nothing that changes it."""
-        return self.greedy and not self.blank_penalty and self.blank_skip is None
+        return self.greedy and not (self.blank_penalty or self.length_bonus) and self.blank_skip is None
 
     @property
     def greedy(self) -> bool:

@@ -1,7 +1,8 @@
 """One-pass beam search by attention and CTC together (Watanabe et al. 2017): one more token of every text at a time.
 
 All utterances and all their texts are one tensor. A text scores (1 - w) of what the decoder gives its tokens and its
-end, w of CTC's prefix score, and what language models and phrases add. A text ends when its end is among the K best.
+end, w of CTC's prefix score, and what its length, language models and phrases add. A text ends when its end is among
+the K best, and not too improbable beside the best token where a plan has a threshold.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def joint_beam(
     fused, neural = (None, ()) if fusion is None else (fusion.init(batch, beam), fusion.start(batch, beam))
     prefixes = None if ctc is None else PrefixScores.of(ctc, lens, beam)
     share, sure = weight.double()[:, None], beam if plan is None else min(plan.sure, beam)
+    per_token = torch.zeros_like(share) if plan is None else plan.length_bonus[:, None]
+    slack = [SLACK if fusion is not None or bonus > 0 else 0.0 for bonus in per_token[:, 0].tolist()]
     attended, added = torch.zeros(2, batch, beam, dtype=torch.float64, device=device)
     alive = torch.zeros(batch, beam, dtype=torch.bool, device=device)
     alive[:, 0] = True
@@ -63,9 +66,12 @@ def joint_beam(
         joint[..., [BLANK, sos_eos]] = -torch.inf
         joint = joint.masked_fill(~(alive & (lens > length)[:, None])[..., None], -torch.inf)
         end = end.masked_fill(~alive, -torch.inf)
+        if plan is not None:  # where there is room for a token more, an end may be too improbable
+            early = scores[:, :, 0, sos_eos] < plan.end_threshold[:, None] * scores[:, :, 0].amax(-1)
+            end = end.masked_fill(early & (lens > length)[:, None], -torch.inf)
         count = min(joint.shape[-1], beam if fusion is None or plan is None else plan.width(joint.shape[-1]))
         best, candidates = joint.topk(count, -1)
-        more, lent, extended = added[..., None].expand_as(best), None, None
+        more, lent, extended = (added + per_token)[..., None].expand_as(best), None, None
         if fusion is not None and fused is not None and plan is not None:
             bonus, extended = fusion.extend(fused, candidates)
             more = more + bonus + fusion.likely(neural, candidates)
@@ -78,8 +84,10 @@ def joint_beam(
         for b, k in ends.nonzero().tolist():
             found[b].append((float(total[b, k]), tokens[b, parent[b, k], 1:].tolist()))
         total = total.masked_fill(column == count, -torch.inf)
-        if _done(found, total, beam, 0.0 if fusion is None else SLACK):
+        done = _done(found, total, beam, slack)
+        if bool(done.all()):
             break
+        total = total.masked_fill(done[:, None], -torch.inf)
         place = parent * count + column.clamp(max=count - 1)
         token = candidates.flatten(1).gather(1, place)
         tokens = torch.cat([rows(tokens, parent), token[..., None]], -1)
@@ -101,10 +109,10 @@ def _weighed(share: Tensor, scores: Tensor) -> Tensor:
     return torch.where(share > 0, share * scores, 0.0)
 
 
-def _done(found: list[list[tuple[float, list[int]]]], total: Tensor, beam: int, slack: float) -> bool:
-    """No text that goes on can still be among the best of its utterance: scores only fall."""
-    for texts, best in zip(found, total.amax(1).tolist(), strict=True):
+def _done(found: list[list[tuple[float, list[int]]]], total: Tensor, beam: int, slack: list[float]) -> Tensor:
+    """(B,): no text that goes on can still be among the best of its utterance, as scores only fall."""
+    done = []
+    for texts, best, more in zip(found, total.amax(1).tolist(), slack, strict=True):
         kth = sorted((score for score, _ in texts), reverse=True)[beam - 1 : beam]
-        if best > -torch.inf and not (kth and best <= kth[0] - slack):
-            return False
-    return True
+        done.append(best == -torch.inf or bool(kth and best <= kth[0] - more))
+    return torch.tensor(done, device=total.device)

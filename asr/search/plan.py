@@ -28,8 +28,8 @@ class Plan:
     """The searches of B streams that share a step: one kind, beam and language model; the rest as each likes.
 
     penalty: (B,) of the blank, None where all are 0. blank_skip: (B,) the log-probability of CTC's blank above which a
-    transducer does not look at a frame, None where it looks at all. fusion: None of greedy search; only then no
-    tokenizer is needed.
+    transducer does not look at a frame, None where it looks at all. length_bonus, end_threshold: (B,) float64, of
+    attention; a threshold of infinity is none. fusion: None of greedy search; only then no tokenizer is needed.
     Raises ConfigError: configurations that cannot share a step. DataError: a language model that cannot be read.
     """
 
@@ -48,6 +48,10 @@ class Plan:
         # 0 is the logarithm of a probability that none exceeds.
         most = [math.log(config.blank_skip or 1.0) for config in configs]
         self.blank_skip = torch.tensor(most, device=device) if any(most) else None
+        bonuses = [config.length_bonus for config in configs]
+        self.length_bonus = torch.tensor(bonuses, dtype=torch.float64, device=device)
+        thresholds = [config.end_threshold or math.inf for config in configs]
+        self.end_threshold = torch.tensor(thresholds, dtype=torch.float64, device=device)
         self.fusion: Fusion | None = None
         if not self.greedy:
             assert tokenizer is not None
@@ -63,11 +67,12 @@ class Plan:
         plan.lag = frames
         return plan
 
-    def additions(self, tokens: Tensor, lens: Tensor) -> Tensor | float:
-        """What is added to the scores of whole texts (B, K, S), (B, K)."""
+    def additions(self, tokens: Tensor, lens: Tensor) -> Tensor:
+        """What is added to the scores of an attention head's whole texts (B, K, S), (B, K): (B, K)."""
+        bonus = self.length_bonus[:, None] * lens
         if self.fusion is None or not self.fusion.used:
-            return 0.0
-        return self.fusion.texts(tokens, lens)
+            return bonus
+        return bonus + self.fusion.texts(tokens, lens)
 
     def penalise(self, logits: Tensor) -> Tensor:
         """(B, ..., V) -> log-probabilities with the blank's penalty; log-probabilities may come in, too."""

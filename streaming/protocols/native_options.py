@@ -32,7 +32,7 @@ PROTOCOL = 1
 CHANNELS = (1, 8)
 NUMBERS = {name: limits for name, limits in RANGES.items() if name != "lag_frames"}  # which is the server's
 SEARCH = ("kind", "lm", "lodr", *NUMBERS)  # of `SearchConfig`
-_NONE = ("lm", "lodr", "blank_skip", "reverse_weight")
+_NONE = ("lm", "lodr", "blank_skip", "reverse_weight", "end_threshold")
 """Of these null says that there is none; of the other fields, that it is the default."""
 LONGEST_INTERVAL = 60.0
 _KINDS = ("greedy", "beam", "rescoring")

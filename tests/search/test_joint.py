@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -85,6 +86,37 @@ def test_scores_of_all_texts_are_exact(kind: str, weight: float, reverse: float)
         assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
 
 
+@pytest.mark.parametrize("kind", ["beam", "rescoring"])
+@pytest.mark.parametrize("bonus", [-1.0, 2.5])
+def test_each_token_has_its_bonus(kind: str, bonus: float) -> None:
+    """In exact scores; and the more there is of it, the longer is the best text."""
+    head, y, lens = head_of(1), frames((1, 3), 5), torch.tensor([3])
+    expected, plain = every_score(head, y[0], 0.3), SearchConfig(kind=kind, beam=ALL, ctc_weight=0.3)  # type: ignore[arg-type]
+    (hypotheses,) = found(head, y, lens, replace(plain, length_bonus=bonus))
+    told = {text(h): h.score for h in hypotheses}
+    assert told == pytest.approx({t: score + bonus * len(t) for t, score in expected.items()}, abs=1e-9)
+    ((usual, *_),) = found(head, y, lens, plain)
+    assert (len(text(hypotheses[0])) - len(text(usual))) * bonus >= 0
+    lengths = [
+        len(text(found(head, y, lens, replace(plain, length_bonus=b))[0][0])) for b in (-9.0, 0.0, 9.0)
+    ]
+    assert lengths == sorted(lengths) and lengths[0] == 0 and lengths[2] == 3
+
+
+def test_a_text_ends_where_its_end_is_not_too_improbable() -> None:
+    head, y, lens = head_of(2, alone=True), frames((1, 3), 9), torch.tensor([3])
+    every = {text(h): h.score for h in found(head, y, lens, SearchConfig(kind="beam", beam=ALL))[0]}
+    (some,) = found(head, y, lens, SearchConfig(kind="beam", beam=ALL, end_threshold=1.5))
+    allowed = {}
+    for one, exact in every.items():
+        memory, said = head.decoder.remember(y, lens), torch.tensor([[[BLANK, *one]]])
+        scores = head.decoder(said, memory, head.decoder.begin(1, 1))[0][0, 0, -1]
+        if len(one) == 3 or scores[BLANK] >= 1.5 * scores.max():
+            allowed[one] = exact
+    assert {text(h): h.score for h in some} == pytest.approx(allowed, abs=1e-9)
+    assert 27 < len(allowed) < len(every) == 40
+
+
 @given(seed=st.integers(0, 1000), size=st.integers(1, 6), weight=st.sampled_from([0.3, 0.7]))
 @settings(max_examples=6)
 def test_a_bigger_beam(seed: int, size: int, weight: float) -> None:
@@ -106,7 +138,12 @@ def test_a_beam_of_one_without_ctc_is_greedy(seed: int, sos_eos: int) -> None:
     head = head_of(seed, alone=True, sos_eos=sos_eos)
     y, lens = frames((3, 9), seed), torch.tensor([9, 5, 1])
     greedy = found(head, y, lens, SearchConfig())
-    one = found(head, y, lens, SearchConfig(kind="beam", beam=1, ctc_weight=0.5))  # there is none to weigh
+    for bonus in (1.0, 0.0):
+        one = found(
+            head, y, lens, SearchConfig(kind="beam", beam=1, ctc_weight=0.5, length_bonus=bonus)
+        )  # there is none to weigh
+        same = found(head, y, lens, SearchConfig(length_bonus=bonus)) if bonus else greedy
+        assert [text(h) for (h,) in same] == [text(h) for (h,) in one]
     assert [(text(h), h.score) for (h,) in greedy] == [(text(h), h.score) for (h,) in one]
     for b, n in enumerate(lens.tolist()):
         memory, said = head.decoder.remember(y[b : b + 1, :n], lens[b : b + 1]), [sos_eos]
@@ -124,7 +161,8 @@ def test_a_batch_of_mixed_choices_says_what_each_says_alone(kind: str) -> None:
     head, y, lens = head_of(3, reverse=True), frames((4, 40), 3), torch.tensor([40, 33, 40, 7])
     choices = [
         {"phrases": ("abc",)}, {"phrases": ("cc", "ba"), "phrase_boost": 3.0, "ctc_weight": 0.6},
-        {"phrases": ("a",), "ctc_weight": 0.0}, {"phrases": ("b",), "reverse_weight": 1.0},
+        {"phrases": ("a",), "ctc_weight": 0.0, "end_threshold": 1.5},
+        {"phrases": ("b",), "reverse_weight": 1.0, "length_bonus": 1.0},
     ]  # fmt: skip
     configs = [SearchConfig(kind=kind, lag_frames=8, **options) for options in choices]  # type: ignore[arg-type]
     together = search(head, y, lens, configs, ABC)
