@@ -78,7 +78,7 @@ class SearchOptions:
     end_threshold: Annotated[
         float | None,
         option(
-            "Head attention: end a text only where the end's log-probability is at most X times the best token's, as 1.5.",
+            "Head attention: end a text only where the end's log-probability is at most X times the best token's.",
             metavar="X",
         ),
     ] = None
