@@ -14,9 +14,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["map_tree", "stack", "state_bytes", "unstack", "where"]
+__all__ = ["map_tree", "stack", "state_bytes", "unstack", "where", "zeros"]
 
 S = TypeVar("S")
+
+
+def zeros(like: Tensor, *shape: int) -> Tensor:
+    """Of the kind and on the device of a parameter, which may be in shards where this is not (FSDP)."""
+    return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
 def map_tree(f: Callable[..., Tensor], state: S, *rest: S) -> S:

@@ -22,7 +22,7 @@ from asr.dataset.augment import Pipeline
 from asr.dataset.config import DataConfig
 from asr.dataset.cuts import Cache, Samples, resample, text_of
 from asr.dataset.manifest import Manifest
-from asr.dataset.sampler import Sampler
+from asr.dataset.sampler import Sampler, resumed
 from asr.errors import DataError
 
 __all__ = ["Batch", "Encodes", "Loader"]
@@ -284,20 +284,13 @@ class Loader:
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands, and what the order depends on."""
         order = {"seed": self.config.seed, "utterances": len(self.manifest), "batches": len(self)}
-        return {"epoch": self.epoch, "batch": self.batch, **order}
+        return {"epoch": self.epoch, "batch": self.batch, **order, "processes": self.sampler.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where a loader with the same manifests and settings stood.
+        """Go on where a loader with the same manifests and settings stood, of any number of processes.
 
         Raises:
-            DataError: the order is another one now (manifests, batch size, seed or number of processes
-                changed); set `epoch` instead, to go on at an epoch's beginning.
+            DataError: the order is another one now (manifests, batch size or seed changed); set `epoch` instead, to go
+                on at an epoch's beginning.
         """
-        now = self.state_dict()
-        for key in ("seed", "utterances", "batches"):
-            if state[key] != now[key]:
-                raise DataError(
-                    f"the training data changed since the checkpoint ({key}: {state[key]} then, {now[key]} now), so "
-                    "its place in the epoch is lost; restore the settings, or start anew from its weights"
-                )
-        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.epoch, self.batch = resumed(state, self.state_dict(), "the training data")

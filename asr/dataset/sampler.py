@@ -9,13 +9,15 @@ shuffle the batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BatchPlan", "Joining", "Plan", "Sampler"]
+from asr.errors import DataError
+
+__all__ = ["BatchPlan", "Joining", "Plan", "Sampler", "resumed"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -221,6 +223,24 @@ class Sampler:
             halves = [_halves(*bound) if i in largest else [bound] for i, bound in enumerate(bounds)]
             bounds = [bound for pair in halves for bound in pair]
         return bounds
+
+
+def resumed(state: Mapping[str, int], now: Mapping[str, int], what: str) -> tuple[int, int]:
+    """Epoch and batch at which a loader that now stands as `now` says goes on from a state of before.
+
+    With another number of processes, whose batches are others, it is as far in the epoch.
+
+    Raises:
+        DataError: `what` is another now (texts, batch size, seed), so that no place in it is the same.
+    """
+    others = state.get("processes", now["processes"]) != now["processes"]
+    for key in ("seed", "utterances") if others else ("seed", "utterances", "batches"):
+        if state[key] != now[key]:
+            raise DataError(
+                f"{what} changed since the checkpoint ({key}: {state[key]} then, {now[key]} now), so the place in the "
+                "epoch is lost; restore the settings, or start anew from its weights"
+            )
+    return state["epoch"], state["batch"] * now["batches"] // state["batches"]
 
 
 def _halves(start: int, end: int) -> Bounds:

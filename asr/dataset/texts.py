@@ -12,7 +12,7 @@ import torch
 from asr.dataset.cuts import text_of
 from asr.dataset.loader import Batch
 from asr.dataset.manifest import Manifest
-from asr.dataset.sampler import Sampler
+from asr.dataset.sampler import Sampler, resumed
 from asr.errors import DataError
 from asr.search.phrases import as_written
 from asr.tokenizer import Tokenizer
@@ -124,15 +124,8 @@ class Texts:
 
     def state_dict(self) -> dict[str, int]:
         order = {"seed": self._seed, "utterances": len(self._ends) - 1, "batches": len(self)}
-        return {"epoch": self.epoch, "batch": self.batch, **order}
+        return {"epoch": self.epoch, "batch": self.batch, **order, "processes": self._sampler.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Raises DataError: the texts are others now."""
-        now = self.state_dict()
-        for key in ("seed", "utterances", "batches"):
-            if state[key] != now[key]:
-                raise DataError(
-                    f"the texts changed since the checkpoint ({key}: {state[key]} then, {now[key]} now), so its place "
-                    "in the epoch is lost; restore them, or start anew"
-                )
-        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.epoch, self.batch = resumed(state, self.state_dict(), "the texts")

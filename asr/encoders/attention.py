@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from asr.encoders.base import Chunk
 from asr.encoders.positions import LegacyPositions, Places, Positions, RelativePositions
+from asr.state import zeros
 
 __all__ = ["Attention", "AttentionState", "Context"]
 
@@ -165,7 +166,7 @@ class Attention(nn.Module):
             nn.init.xavier_uniform_(self.position_bias[:, 0])
 
     def init_state(self, batch: int, left: int) -> AttentionState:
-        empty = self.project_out.weight.new_zeros(batch, left, self.width)
+        empty = zeros(self.project_out.weight, batch, left, self.width)
         return AttentionState(empty, empty)
 
     def forward(self, x: Tensor, context: Context, state: AttentionState) -> tuple[Tensor, AttentionState]:

@@ -22,6 +22,7 @@ from asr.encoders.block_encoder import BlockEncoder
 from asr.encoders.branches import Branches, BranchesConfig, BranchesState
 from asr.encoders.dropout import Dropout
 from asr.errors import ConfigError
+from asr.state import zeros
 
 __all__ = ["Branchformer", "BranchformerBlock", "BranchformerConfig"]
 
@@ -117,7 +118,7 @@ class BranchWeights(nn.Module):
         self.cgmlp = nn.Linear(dim, 2)
 
     def init_state(self, batch: int, left: int) -> PoolState:
-        return PoolState(self.cgmlp.weight.new_zeros(batch, left, 4))
+        return PoolState(zeros(self.cgmlp.weight, batch, left, 4))
 
     def forward(
         self, attended: Tensor, local: Tensor, dropped: Tensor, context: Context, state: PoolState

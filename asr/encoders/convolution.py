@@ -18,6 +18,7 @@ from asr.encoders.attention import Context
 from asr.encoders.feed_forward import Activation, activate
 from asr.encoders.norm import Norm, norm
 from asr.native import depthwise_convolution, stream_convolution
+from asr.state import zeros
 
 __all__ = ["ConvolutionModule", "ConvolutionState", "DepthwiseConvolution", "RightContext"]
 
@@ -43,7 +44,7 @@ class DepthwiseConvolution(nn.Module):
         nn.init.uniform_(self.weight, -(kernel**-0.5), kernel**-0.5)
 
     def init_state(self, batch: int) -> ConvolutionState:
-        return ConvolutionState(self.weight.new_zeros(batch, self.history, self.dim))
+        return ConvolutionState(zeros(self.weight, batch, self.history, self.dim))
 
     def forward(
         self, x: Tensor, context: Context, state: ConvolutionState

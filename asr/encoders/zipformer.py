@@ -7,6 +7,7 @@ the paper in its convolutions, which see a little of the past and the whole chun
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -33,6 +34,7 @@ from asr.errors import ConfigError
 from asr.native.attention import Seen
 from asr.native.library import plain
 from asr.native.linear import multiplies_bytes
+from asr.state import zeros
 
 __all__ = ["Zipformer", "ZipformerConfig", "ZipformerState"]
 
@@ -176,14 +178,14 @@ class ZipformerBlock(Scheduled):
         return super().train(mode)
 
     def init_state(self, batch: int, left: int) -> LayerState:
-        zeros = self.norm.bias.new_zeros
+        empty = partial(zeros, self.norm.bias, batch)
         return LayerState(
-            zeros(batch, left, self.weights.key_dim),
-            zeros(batch, left, self.nonlinear_attention.hidden),
-            zeros(batch, left, self.attention1.value_dim),
-            zeros(batch, left, self.attention2.value_dim),
-            zeros(batch, self.convolution1.history, self.convolution1.dim),
-            zeros(batch, self.convolution2.history, self.convolution2.dim),
+            empty(left, self.weights.key_dim),
+            empty(left, self.nonlinear_attention.hidden),
+            empty(left, self.attention1.value_dim),
+            empty(left, self.attention2.value_dim),
+            empty(self.convolution1.history, self.convolution1.dim),
+            empty(self.convolution2.history, self.convolution2.dim),
         )
 
     def forward(self, x: Tensor, context: Context, state: LayerState) -> tuple[Tensor, LayerState]:

@@ -6,12 +6,14 @@ its alignments. AdamW moves all weights alike and gets there in hundreds; Scaled
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from asr.training.optimizer import NonFiniteGradient
+from asr.training.sharding import local, norms
 
 __all__ = ["AdamW"]
 
@@ -35,11 +37,11 @@ class AdamW(torch.optim.AdamW):
             with torch.enable_grad():
                 loss = closure()
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        self.gradient_norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not torch.isfinite(torch.tensor(self.gradient_norm)):
+        self.gradient_norm = float(torch.linalg.vector_norm(norms(gradients)))
+        if not math.isfinite(self.gradient_norm):
             raise NonFiniteGradient(f"the norm of the gradient is {self.gradient_norm}")
         self.clipped = 1.0 if self.clip is None else min(1.0, self.clip / (self.gradient_norm + 1e-12))
         if self.clipped < 1.0:
-            torch._foreach_mul_(gradients, self.clipped)
+            torch._foreach_mul_([local(gradient) for gradient in gradients], self.clipped)
         super().step()
         return loss

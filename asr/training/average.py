@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from asr.training.sharding import local, shard_like, whole
+
 __all__ = ["RunningAverage", "span_average"]
 
 
@@ -21,24 +23,32 @@ class RunningAverage:
         self.batches = 0  # that the mean stands for
         self.mean = {name: p.detach().double().clone() for name, p in model.named_parameters()}
 
+    def shard(self, model: nn.Module) -> None:
+        """Keep shares of it, like the model's; see `asr.training.sharding`."""
+        self.mean = {name: shard_like(self.mean[name], p) for name, p in model.named_parameters()}
+
     @torch.no_grad()
     def update(self, model: nn.Module, batches: int) -> None:
         """Count the parameters as they are now for the batches since the last update, up to the number `batches`."""
         share = (batches - self.batches) / batches
         parameters = dict(model.named_parameters())
         for name, mean in self.mean.items():
-            mean.lerp_(parameters[name].to(mean), share)
+            local(mean).lerp_(local(parameters[name]).to(local(mean)), share)
         self.batches = batches
 
     def state_dict(self) -> dict[str, object]:
-        return {"batches": self.batches, "mean": self.mean}
+        return {"batches": self.batches, "mean": self.whole()}
+
+    def whole(self) -> dict[str, Tensor]:
+        """The mean by name; of a model in shards, all processes must ask, for the first one."""
+        return {name: whole(mean) for name, mean in self.mean.items()}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         batches, mean = state["batches"], state["mean"]
         assert isinstance(batches, int) and isinstance(mean, Mapping)
         self.batches = batches
         for name, value in self.mean.items():
-            value.copy_(mean[name])
+            local(value).copy_(local(shard_like(mean[name], value)))
 
 
 def span_average(

@@ -16,6 +16,7 @@ from asr.audio import HOP, SAMPLE_RATE
 from asr.inside import views
 from asr.training import loggers, pictures
 from asr.training.report import write_report
+from asr.training.sharding import unsharded
 from asr.training.task import Item, Task
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class Validation(pl.Callback):
         start, paused = time.monotonic(), task.paused
         task.model.eval()
         try:
-            measured = task.subject.measure(self.dev, example=partial(self._show, trainer, task))
+            with unsharded(task):
+                measured = task.subject.measure(self.dev, example=partial(self._show, trainer, task))
         finally:
             task.model.train()
         score = float(trainer.strategy.broadcast(measured.score))
@@ -158,8 +160,9 @@ class Keeper(pl.Callback):
     def save(self, trainer: pl.Trainer, task: Task, *, best: bool = False) -> None:
         """Save now; with `best` the checkpoint is kept as the best one, too."""
         start = time.monotonic()
+        mean = task.average.whole()
         if trainer.is_global_zero:
-            self.folder.add_snapshot(task.average, keep=task.config.keep_averages)
+            self.folder.add_snapshot(mean, task.average.batches, keep=task.config.keep_averages)
         self.folder.save(trainer, best=best)
         self._time, self._saved = time.monotonic(), task.progress.items
         task.paused += self._time - start

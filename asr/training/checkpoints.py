@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,6 @@ from asr.errors import DataError
 if TYPE_CHECKING:
     import lightning.pytorch as pl
     from torch import Tensor
-
-    from asr.training.average import RunningAverage
 
 __all__ = ["RunFolder", "Snapshot", "write_whole", "writing"]
 
@@ -107,16 +105,17 @@ class RunFolder:
                     _settle(_twin(self.last, self.checkpoints / "best.ckpt.partial"), self.best)
         trainer.strategy.barrier("checkpoint")
 
-    def add_snapshot(self, average: RunningAverage, *, keep: int) -> None:
-        """Write the running average, then thin out old snapshots to `keep`: the further back, the sparser."""
-        if average.batches == 0:
+    def add_snapshot(self, mean: Mapping[str, Tensor], batches: int, *, keep: int) -> None:
+        """Write the running average over so many batches, then thin out old ones to `keep`: the further back, the
+        sparser."""
+        if batches == 0:
             return
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        path = self.checkpoints / f"average-{average.batches:09d}.safetensors"
+        path = self.checkpoints / f"average-{batches:09d}.safetensors"
         partial = path.with_suffix(".partial")
-        tensors = {name: mean.float().contiguous().cpu() for name, mean in average.mean.items()}
+        tensors = {name: value.float().contiguous().cpu() for name, value in mean.items()}
         with writing(path, partial):
-            save_file(tensors, partial, {"batches": str(average.batches)})
+            save_file(tensors, partial, {"batches": str(batches)})
             _settle(partial, path)
         for snapshot in thin(self.snapshots(), keep):
             snapshot.path.unlink()

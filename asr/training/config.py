@@ -52,7 +52,12 @@ class TrainConfig:
     seed: int = 1
     threads: int = 0  # 0: as many as the process may use
     precision: Literal["auto", "32", "bf16"] = "auto"  # auto: bf16 where the device computes it in hardware
+    strategy: Literal["ddp", "fsdp"] = (
+        "ddp"  # of several processes: the whole model in each, or a share of it
+    )
     accumulate: int = 1
+    activation_checkpointing: bool = False  # blocks run twice, for a fraction of their memory
+    compile: bool = False  # blocks, by torch.compile
 
     optimizer: Literal["scaled_adam", "adamw"] = (
         "scaled_adam"  # adamw (at a base_lr of 0.001) for small, short runs

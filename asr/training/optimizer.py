@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from asr.training.sharding import local, norms, over_shards, shards_of
+
 __all__ = ["NonFiniteGradient", "ScaledAdam"]
 
 _BLOCK = (
@@ -58,7 +60,8 @@ class ScaledAdam(Optimizer):
     Besides, the scale of each tensor is learnt: every `size_update_period` steps the tensor is multiplied by a
     factor found by Adam from the gradient with respect to the logarithm of the scale, with the rms kept within
     [`param_min_rms`, `param_max_rms`]. Single numbers take plain Adam steps at `scalar_lr_scale` times the rate,
-    bounded by `scalar_max`. Momentum is on the step and not on the gradient.
+    bounded by `scalar_max`. Momentum is on the step and not on the gradient. Of a model in shards (FSDP) each process
+    moves its own, by norms over all.
 
     The gradient is scaled down when its norm, each tensor weighted by its rms, exceeds `clipping_scale` times the
     median of the last `clipping_update_period` norms; `clipping_scale=None` turns that off. Parameters without a
@@ -125,16 +128,16 @@ class ScaledAdam(Optimizer):
             if number not in self._layouts:
                 self._layouts[number] = self._lay_out(group)
         layouts = [self._layouts[number] for number in range(len(self.param_groups))]
-        norms = [_norm(group, layout) for group, layout in zip(self.param_groups, layouts, strict=True)]
-        self.gradient_norm = math.hypot(*norms)
+        found = [_norm(group, layout) for group, layout in zip(self.param_groups, layouts, strict=True)]
+        self.gradient_norm = math.hypot(*found)
         if not math.isfinite(self.gradient_norm):
             raise NonFiniteGradient(f"the norm of the gradient is {self.gradient_norm}")
-        for group, layout, norm in zip(self.param_groups, layouts, norms, strict=True):
+        for group, layout, norm in zip(self.param_groups, layouts, found, strict=True):
             self._step_group(group, layout, norm)
         return loss
 
     def _step_group(self, group: dict[str, Any], layout: _Layout, norm: float) -> None:
-        gradients = layout.gradients()
+        gradients = [local(gradient) for gradient in layout.gradients()]
         self.clipped = _clip(group, norm)
         if self.clipped < 1.0:
             torch._foreach_mul_(gradients, self.clipped)
@@ -181,22 +184,24 @@ class ScaledAdam(Optimizer):
         for p in members:
             if not self.state[p]:
                 self.state[p] = {"delta": torch.zeros_like(p), "square": torch.zeros_like(p)}
-        delta, square = (torch.stack([self.state[p][name] for p in members]) for name in ("delta", "square"))
+        delta, square = (
+            torch.stack([local(self.state[p][name]) for p in members]) for name in ("delta", "square")
+        )
         for i, p in enumerate(
             members
         ):  # views, so that `state_dict` is by parameter whatever the buckets are
-            self.state[p] = {"delta": delta[i], "square": square[i]}
+            self.state[p] = {"delta": shards_of(delta[i], p), "square": shards_of(square[i], p)}
         return _Bucket(indices, members, delta, square)
 
 
 def _rms(parameters: list[Tensor], counts: Tensor) -> Tensor:
-    return torch.stack(torch._foreach_norm(parameters)) / counts.sqrt()
+    return norms(parameters) / counts.sqrt()
 
 
 def _norm(group: dict[str, Any], layout: _Layout) -> float:
     """Of the gradients, each weighted by how far a step moves its parameter."""
-    norms = torch.stack(torch._foreach_norm(layout.gradients()))
-    return float(torch.linalg.vector_norm(torch.where(layout.counts == 1, norms, norms * group["rms"])))
+    each = norms(layout.gradients())
+    return float(torch.linalg.vector_norm(torch.where(layout.counts == 1, each, each * group["rms"])))
 
 
 def _clip(group: dict[str, Any], norm: float) -> float:
@@ -218,9 +223,10 @@ def _growth(group: dict[str, Any], layout: _Layout, gradients: list[Tensor]) -> 
     """
     step, period = group["step"], group["size_update_period"]
     inner = [
-        torch.dot(p.reshape(-1), g.reshape(-1)) for p, g in zip(layout.parameters, gradients, strict=True)
+        torch.dot(local(p).reshape(-1), g.reshape(-1))
+        for p, g in zip(layout.parameters, gradients, strict=True)
     ]
-    group["scale_gradients"][step % period] = torch.stack(inner)
+    group["scale_gradients"][step % period] = over_shards(torch.stack(inner), layout.parameters)
     if step % period != period - 1:
         return None
     group["rms"] = _rms(layout.parameters, layout.counts)
@@ -237,10 +243,10 @@ def _growth(group: dict[str, Any], layout: _Layout, gradients: list[Tensor]) -> 
 
 
 def _update(group: dict[str, Any], bucket: _Bucket, growth: Tensor | None, scalar: bool) -> None:
-    members = bucket.parameters
+    members = [local(p) for p in bucket.parameters]
     alone = len(members) == 1 and members[0].is_contiguous()
     p = members[0].view(1, -1) if alone else torch.stack(members).view(len(members), -1)
-    gradients = [m.grad for m in members if m.grad is not None]
+    gradients = [local(m.grad) for m in bucket.parameters if m.grad is not None]
     g = gradients[0].reshape(1, -1) if alone else torch.stack(gradients).view(p.shape)
     delta, square = bucket.delta.view(p.shape), bucket.square.view(p.shape)
     if scalar:

@@ -8,13 +8,14 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.audio import HOP, SAMPLE_RATE
 from asr.dataset import Batch
 from asr.dataset.augment import SpecAugment, Spectral
 from asr.encoders.base import FULL_CONTEXT
 from asr.evaluate.calibrate import calibrate
+from asr.training.blockwise import blocks_of
 from asr.training.losses import losses
 from asr.training.measure import measure
 from asr.training.subject import Example, Measured
@@ -46,6 +47,9 @@ class Speech:
 
     def scheduled(self) -> Iterable[Any]:
         return (self.model.encoder, *self.model.heads.values())
+
+    def blocks(self) -> list[nn.Module]:
+        return blocks_of(self.model.encoder)
 
     def draw(self, random: Random) -> None:
         self.chunk = random.choice(self.model.encoder.chunk_sizes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.dataset import Batch
 from asr.training.checkpoints import RunFolder, write_whole
@@ -52,6 +52,10 @@ class Subject(Protocol):
 
     def scheduled(self) -> Iterable[Any]:
         """Modules that may follow the number of batches, by `set_batch_count`."""
+        ...
+
+    def blocks(self) -> list[nn.Module]:
+        """The `Block`s of which the model is a pile, for what is done block by block."""
         ...
 
     def draw(self, random: Random) -> None:

@@ -25,10 +25,12 @@ from asr.encoders.regularizers import measure_as_often, measured_how_often
 from asr.errors import DataError
 from asr.training.adamw import AdamW
 from asr.training.average import RunningAverage
+from asr.training.blockwise import checkpoint_activations, compile_blocks
 from asr.training.config import TrainConfig
 from asr.training.memory import enough_memory
 from asr.training.optimizer import NonFiniteGradient, ScaledAdam
 from asr.training.schedule import eden, eden_of_budget, linear
+from asr.training.sharding import whole
 from asr.training.subject import Subject
 
 if TYPE_CHECKING:
@@ -106,6 +108,10 @@ class Task(pl.LightningModule):
         self.run_dir = run_dir
         self.progress = Progress()
         self.average = RunningAverage(model)
+        if config.compile:
+            compile_blocks(subject.blocks())
+        if config.activation_checkpointing:
+            checkpoint_activations(subject.blocks())
         self.paused = 0.0  # seconds of this run that went into validation and saving
         self.last_losses: dict[str, Tensor] = {}  # of the last batch, each a mean over frames or tokens
         self._batch: Batch | None = None  # the one being trained on, for messages
@@ -186,7 +192,7 @@ class Task(pl.LightningModule):
         data = self.subject.trainable(batch.batch)
         self.progress.left_out += len(batch.batch.ids) - (0 if data is None else len(data.ids))
         if data is None:
-            return None if self.trainer.world_size == 1 else self.no_loss()
+            return None if self.trainer.world_size == 1 else self.no_loss(batch.batch)
         by_name, sizes = self.subject.losses(data, epochs=self.progress.epochs)
         frames = self.mean_over_processes(sizes.sum())
         self.last_losses = {name: loss.detach().sum() / frames for name, loss in by_name.items()}
@@ -207,10 +213,13 @@ class Task(pl.LightningModule):
             return frames
         return self.trainer.strategy.reduce(frames.float(), reduce_op="mean")
 
-    def no_loss(self) -> Tensor:
-        """Of a process whose batch holds nothing to train on: the others wait for its gradient, which is zero."""
+    def no_loss(self, batch: Batch) -> Tensor:
+        """Of a process whose batch holds nothing to train on: the others wait for its gradient, which is zero, and
+        with FSDP for its way through each block, first of all."""
+        one = replace(batch, tokens=batch.tokens[:, :1], token_lens=batch.token_lens.clamp(max=1))
+        by_name, _ = self.subject.losses(one, epochs=self.progress.epochs)
         self.mean_over_processes(torch.zeros((), device=self.device))
-        return torch.stack([p.sum() for p in self.model.parameters()]).sum() * 0.0
+        return 0.0 * self.weigh(by_name).sum()
 
     def weigh(self, by_name: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the losses, (B,): "head.part" weighs as it says times what "head" weighs."""
@@ -261,7 +270,8 @@ class Task(pl.LightningModule):
         """
         assert self._batch is not None
         self.progress.skipped += 1
-        path = self.run_dir / f"nonfinite-{self.progress.batches}-{self.progress.skipped}.json"
+        several = f"-{self.global_rank}" if self.trainer.world_size > 1 else ""
+        path = self.run_dir / f"nonfinite-{self.progress.batches}-{self.progress.skipped}{several}.json"
         record = {
             "what": what,
             "batches": self.progress.batches,
@@ -276,7 +286,9 @@ class Task(pl.LightningModule):
         path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         names = ("samples", "sample_lens", "tokens", "token_lens")
         tensors = {name: getattr(self._batch, name) for name in names}
-        tensors |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        weights = {f"model.{name}": whole(value) for name, value in self.model.state_dict().items()}
+        if not self.global_rank:
+            tensors |= weights
         everything = path.with_suffix(".safetensors")
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, everything)
         if self.progress.skipped > self.config.skip_nonfinite:

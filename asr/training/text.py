@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.dataset import Batch
 from asr.training.subject import Example, Measured
@@ -29,6 +29,9 @@ class Text:
 
     def scheduled(self) -> Iterable[Any]:
         return ()
+
+    def blocks(self) -> list[nn.Module]:
+        return list(getattr(self.model.predictor, "blocks", ()))
 
     def draw(self, random: Random) -> None:
         pass

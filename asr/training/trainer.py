@@ -21,6 +21,7 @@ from asr.training.callbacks import Clock
 from asr.training.checkpoints import RunFolder
 from asr.training.config import TrainConfig
 from asr.training.processes import local_world_size, world_size
+from asr.training.sharding import FullySharded
 
 __all__ = ["make_trainer", "precision", "quiet", "stopping"]
 
@@ -36,8 +37,7 @@ def make_trainer(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=local_world_size(),
         num_nodes=world_size() // local_world_size(),
-        # Buffers are tables that each process grows by the lengths it sees; sizes that differ end a broadcast.
-        strategy=DDPStrategy(broadcast_buffers=False) if world_size() > 1 else "auto",
+        strategy=_strategy(config) if world_size() > 1 else "auto",
         max_epochs=-1,  # the data never ends; Clock stops
         precision=precision(config.precision),
         accumulate_grad_batches=config.accumulate,
@@ -50,6 +50,13 @@ def make_trainer(
         use_distributed_sampler=False,
         default_root_dir=folder.path,
     )
+
+
+def _strategy(config: TrainConfig) -> DDPStrategy:
+    if config.strategy == "fsdp":
+        return FullySharded()
+    # Buffers are tables that each process grows by the lengths it sees; sizes that differ end a broadcast.
+    return DDPStrategy(broadcast_buffers=False)
 
 
 def precision(wanted: Literal["auto", "32", "bf16"]) -> Literal["32-true", "bf16-mixed"]:
@@ -71,6 +78,8 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
+            # Nothing is done in place with what a block returns.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module", category=UserWarning)
             # Lightning's use of torch's pytree, reported as typing_extensions's.
             warnings.filterwarnings("ignore", message=r".*LeafSpec.*deprecated", category=FutureWarning)
             yield

@@ -25,10 +25,10 @@ class Letters:
         return [ord(letter) for letter in text]
 
 
-def make(path: Path, *, training: bool = True, **options) -> Loader:
+def make(path: Path, *, training: bool = True, world_size: int = 1, **options) -> Loader:
     settings = {"max_duration": 12.0, "max_seconds": 5.0, "workers": 0} | options
     config = DataConfig(train=(path,), **settings)
-    return Loader([path], config, Letters(), training=training)
+    return Loader([path], config, Letters(), training=training, world_size=world_size)
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
@@ -164,6 +164,18 @@ def test_a_state_of_other_data_is_refused(corpus):
         make(path, seed=3).load_state_dict(state)
     with pytest.raises(DataError, match=r"batches: \d+ then"):
         make(path, max_duration=30.0).load_state_dict(state)
+
+
+def test_another_number_of_processes_goes_on_as_far_in_the_epoch(corpus):
+    path = corpus(DURATIONS)
+    both = make(path, max_duration=8.0, world_size=2)
+    both.epoch, both.batch = 3, len(both) // 2
+    alone = make(path, max_duration=8.0)
+    alone.load_state_dict(both.state_dict())
+    assert (alone.epoch, alone.batch) == (3, both.batch * len(alone) // len(both))
+    assert alone.batch >= 2 and next(iter(alone)).ids
+    with pytest.raises(DataError, match=r"seed: 0 then, 3 now"):
+        make(path, seed=3).load_state_dict(both.state_dict())
 
 
 def test_lengths_outside_the_limits_are_not_trained_on_but_measured(corpus):

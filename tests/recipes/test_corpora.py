@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 from lhotse import CutSet
 
 from asr import config as configuration
@@ -16,7 +17,9 @@ from asr.dataset import validate
 from asr.dataset.cuts import text_of
 from asr.encoders import EncoderConfig
 from asr.errors import ConfigError, DataError
+from asr.model import Model
 from asr.paths import preset
+from asr.tokenizer import Tokenizer
 from asr.training.recipe import RecipeConfig
 from tests.recipes.layouts import LAYOUTS, TEXTS, say
 
@@ -169,14 +172,16 @@ def test_a_recipe_is_whole(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_a_preset_goes_over_any_recipe(path: Path) -> None:
-    for recipe in ("librispeech", "an4", "custom"):
-        found = configuration.load(RecipeConfig, ROOT / f"recipes/{recipe}/train.yaml", over=[path])
+def test_a_preset_goes_over_every_recipe_and_has_the_size_that_is_told(path: Path) -> None:
+    for recipe in RECIPES:
+        found = configuration.load(RecipeConfig, recipe, over=[path])
         assert path.stem.startswith(found.model.encoder.kind)
-    assert (
-        f"| {path.stem}" in (text := (ROOT / "recipes/presets/README.md").read_text())
-        or f", {path.stem} " in text
-    )
+    recipe = configuration.load(RecipeConfig, ROOT / "recipes/librispeech/train.yaml", over=[path])
+    letters = "".join(chr(0x4E00 + i) for i in range(recipe.tokenizer.vocabulary - 1))
+    with torch.device("meta"):
+        model = Model(recipe.model, Tokenizer.train([letters], kind="characters"))
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    assert f"| {path.stem} | {size:.1f} |" in (ROOT / "recipes/presets/README.md").read_text()
 
 
 def test_every_encoder_has_a_preset() -> None:

@@ -94,11 +94,11 @@ def test_snapshots(tmp_path: Path):
     folder = RunFolder(tmp_path)
     model = nn.Linear(3, 2)
     average = RunningAverage(model)
-    folder.add_snapshot(average, keep=3)  # of no batch: nothing to keep
+    folder.add_snapshot(average.whole(), 0, keep=3)  # of no batch: nothing to keep
     assert folder.snapshots() == []
     for batch in range(10, 60, 10):
         average.update(model, batch)
-        folder.add_snapshot(average, keep=3)
+        folder.add_snapshot(average.whole(), batch, keep=3)
     found = folder.snapshots()
     assert len(found) == 3
     assert found[-1].batches == 50
