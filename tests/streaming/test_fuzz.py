@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from streaming.routes import ROUTES
 from tests.streaming.test_protocols import FINAL, OFFER, PARTIAL
 
 KINDS: dict[str, Any] = dict(ROUTES.values())
+ABLE = replace(OFFER, voice=True)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -64,7 +66,17 @@ FIELDS = {
         "chunk_size",
         "hotwords",
     ],
-    "whisperlive": ["uid", "audio_format", "send_last_n_segments", "word_timestamps", "hotwords"],
+    "whisperlive": [
+        "uid",
+        "audio_format",
+        "send_last_n_segments",
+        "word_timestamps",
+        "hotwords",
+        "use_vad",
+        "vad_parameters",
+        "threshold",
+        "min_silence_duration_ms",
+    ],
     "deepgram": ["type"],
     "openai": [
         "type",
@@ -74,6 +86,9 @@ FIELDS = {
         "input",
         "format",
         "turn_detection",
+        "threshold",
+        "prefix_padding_ms",
+        "silence_duration_ms",
         "include",
         "transcription",
         "keywords",
@@ -96,13 +111,18 @@ SPOKEN = {
         {"mode": "offline", "wav_format": "ogg"},
         {"is_speaking": False, "is_end": True},
     ],
-    "whisperlive": [{"uid": "c1"}, {"uid": "c1", "audio_format": "uint8"}],
+    "whisperlive": [
+        {"uid": "c1"},
+        {"uid": "c1", "audio_format": "uint8"},
+        {"uid": "c1", "use_vad": True, "vad_parameters": {"threshold": 0.6}},
+    ],
     "deepgram": [{"type": "KeepAlive"}, {"type": "Finalize"}, {"type": "Configure"}],
     "openai": [
         {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(11)).decode()},
         {"type": "input_audio_buffer.commit"},
         {"type": "input_audio_buffer.clear"},
         {"type": "session.update", "session": {"audio": {"input": {"turn_detection": None}}}},
+        {"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"threshold": 0.6}}}}},
         {"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcmu"}}}}},
         {"type": "transcription_session.update", "session": {"input_audio_format": "pcm16"}},
     ],
@@ -162,7 +182,7 @@ class Server:
 
 
 def talk(name: str, sent: Sequence[str | bytes], told: Sequence[Any]) -> Dialect:
-    server = Server(KINDS[name](OFFER, "encoding=linear16&sample_rate=16000"))
+    server = Server(KINDS[name](ABLE, "encoding=linear16&sample_rate=16000"))
     for message, event in zip(sent, told, strict=True):
         if server.closed:
             break
@@ -181,7 +201,12 @@ def talks(name: str, *, least: int, most: int) -> st.SearchStrategy[list[Any]]:
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 MESSAGES = int(os.environ.get("RILL_FUZZ_MESSAGES", "20000"))
-LONG = settings(max_examples=max(1, MESSAGES // (40 * len(KINDS))), suppress_health_check=list(HealthCheck))
+TALK, ORDERS = (
+    40,
+    5,
+)  # messages of a talk; what takes time is to make them up, so each is sent in several orders
+EXAMPLES = max(1, MESSAGES // (TALK * ORDERS * len(KINDS)))
+LONG = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -198,11 +223,11 @@ def test_no_message_raises(name: str, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_many_messages(name: str, data: st.DataObject) -> None:
     """Each to a new connection where the one before was closed."""
-    pairs = data.draw(talks(name, least=40, most=40))
-    server = Server(KINDS[name](OFFER, "encoding=linear16&sample_rate=16000"))
-    for message, event in pairs:
+    pairs = data.draw(talks(name, least=TALK, most=TALK))
+    server = Server(KINDS[name](ABLE, "encoding=linear16&sample_rate=16000"))
+    for message, event in (pairs[i * step % TALK] for step in (1, 3, 7, -1, -3) for i in range(TALK)):
         if server.closed:
-            server = Server(KINDS[name](OFFER, "encoding=linear16&sample_rate=16000"))
+            server = Server(KINDS[name](ABLE, "encoding=linear16&sample_rate=16000"))
         server.act(server.dialect.receive(message))
         if event is not None and server.options is not None:
             server.tell(event)
@@ -215,14 +240,14 @@ def test_no_message_makes_a_connection_grow(name: str) -> None:
         json.dumps(x) for x in SPOKEN[name] if not x.keys() & {"eof"} and x != {"type": "end"}
     ]
     spoken += [bytes(640)]
-    server = Server(KINDS[name](OFFER, "encoding=linear16&sample_rate=16000"))
+    server = Server(KINDS[name](ABLE, "encoding=linear16&sample_rate=16000"))
     sizes = []
     for i in range(3000):
         answer = server.dialect.receive(spoken[i % len(spoken)])
         if i % 500 == 499:
             sizes.append(len(pickle.dumps(server.dialect)))
         if any(isinstance(x, Close) for x in answer):
-            server = Server(KINDS[name](OFFER, "encoding=linear16&sample_rate=16000"))
+            server = Server(KINDS[name](ABLE, "encoding=linear16&sample_rate=16000"))
             continue
         server.act(answer)
         if server.options is not None:

@@ -24,8 +24,6 @@ from tests.streaming import wire
 PACKETS = {"prime": 997, "one second": 16_000}
 TOGETHER = 40  # streams at a time
 LATENCY = 450
-LIMITS = Limits(sessions=1000, lag_seconds=600.0, messages_per_second=1e9)
-"""Files, as fast as they go, in messages as small as can be: none is refused or held back for that."""
 # Files, as fast as they go, are no reason to refuse others, nor are messages of a sample.
 LIMITS = Limits(sessions=1000, lag_seconds=None, messages_per_second=1e6)
 
@@ -58,7 +56,7 @@ def offline(model: Model, pcm: bytes, latency: int) -> str:
 def through(model: Model, jobs: list[Callable[[str], Coroutine[Any, Any, str]]]) -> list[str]:
     async def body() -> list[str]:
         settings = Settings(port=0, default_latency_ms=LATENCY, limits=LIMITS)
-        async with asyncio.timeout(600), Server(TorchEngine(model), settings) as server:
+        async with asyncio.timeout(3600), Server(TorchEngine(model), settings) as server:
             url, places = server.url.removesuffix("/v1/stream"), asyncio.Semaphore(TOGETHER)
 
             async def one(job: Callable[[str], Coroutine[Any, Any, str]]) -> str:
@@ -114,12 +112,12 @@ def test_recordings_through_every_protocol(model: Model, recordings: dict[str, b
 
 @pytest.mark.slow
 def test_every_recording_through_every_protocol(model: Model, recordings: dict[str, bytes]) -> None:
-    """With one packet or the other; where RILL_EVERY_PACKET is set, with both."""
+    """With one packet or the other. Where RILL_EVERY_PACKET is set, with both, and sample by sample."""
     sizes, pairs = (
         list(PACKETS.values()),
         [(x, y) for x in enumerate(recordings) for y in enumerate(wire.CLIENTS)],
     )
-    every = sizes if "RILL_EVERY_PACKET" in os.environ else None
+    every = [1, *sizes] if "RILL_EVERY_PACKET" in os.environ else None
     cases = [
         (name, protocol, packet)
         for (i, name), (j, protocol) in pairs
@@ -127,6 +125,10 @@ def test_every_recording_through_every_protocol(model: Model, recordings: dict[s
     ]
     assert len(cases) >= 200
     check(model, recordings, cases)
+
+
+def with_others(recordings: dict[str, bytes], cases: list[Case]) -> list[Case]:
+    return cases + [(name, "native", 997) for name in list(recordings)[:10] for _ in range(3)]
 
 
 def test_one_sample_a_message(model: Model, recordings: dict[str, bytes]) -> None:
@@ -138,5 +140,14 @@ def test_one_sample_a_message(model: Model, recordings: dict[str, bytes]) -> Non
         middle = len(recordings[name]) // 4 * 2
         parts[protocol] = recordings[name][middle : middle + 2 * 5000]
         cases.append((protocol, protocol, 1))
-    others = [(name, "native", 997) for name in list(recordings)[:10] for _ in range(3)]
-    check(model, parts, cases + others)
+    check(model, parts, with_others(recordings, cases))
+
+
+@pytest.mark.slow
+def test_whole_recordings_of_one_sample_a_message(model: Model, recordings: dict[str, bytes]) -> None:
+    """The shortest, each protocol another; the slowest, which waits for each answer, the shortest of all."""
+    shortest = sorted(recordings, key=lambda name: len(recordings[name]))
+    protocols = sorted(wire.CLIENTS, key=lambda protocol: protocol != "vosk")
+    cases = [(name, protocol, 1) for name, protocol in zip(shortest, protocols, strict=False)]
+    assert {protocol for _, protocol, _ in cases} == set(wire.CLIENTS)
+    check(model, recordings, with_others(recordings, cases))

@@ -225,12 +225,14 @@ def steps_of(url: str) -> tuple[float, float, float, float]:
 
 
 def memory_and_time(process: int) -> tuple[float, float]:
-    """Megabytes of a process and its own, memory that they share counted once, and CPU seconds."""
+    """Megabytes of a process and its own, what they share counted once and without files, of which other programs have
+    parts; and CPU seconds.
+    """
     memory = seconds = 0.0
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     for one in (process, *children):
         lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-        memory += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
+        memory += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")) / 1e3
         fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return memory, seconds
