@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import Tensor
 
 from asr import native
@@ -162,6 +164,19 @@ def test_without_paths_it_is_infinite_and_leaves_the_others_alone(kernels: str) 
         assert loss.isnan().tolist() == [False, False, True]
         for g in torch.autograd.grad(loss[:2].sum(), leaves):
             assert g[:2].isfinite().all() and g[0].any() and not g[1].any()
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_nemo_computes_the_same(kernels: str, case: int) -> None:
+    """Its blank is the last token, and its durations stand behind the tokens (golden/README.md)."""
+    golden = load_file(Path(__file__).parent / "golden" / "tdt.safetensors")
+    given, durations = golden[f"{case}.logits"].requires_grad_(), golden[f"{case}.durations"].tolist()
+    logits, duration_logits = given[..., : -len(durations)].roll(1, -1), given[..., -len(durations) :]
+    lens = golden["tokens"] + 1, golden["token_lens"], golden["frame_lens"]
+    loss = tdt_loss(logits, duration_logits, *lens, durations=tuple(durations), sigma=float(golden["sigma"]))
+    torch.testing.assert_close(loss.detach(), golden[f"{case}.loss"], rtol=1e-5, atol=1e-5)
+    (gradient,) = torch.autograd.grad(loss.sum(), given)
+    torch.testing.assert_close(gradient, golden[f"{case}.gradient"], rtol=1e-4, atol=1e-5)
 
 
 def test_omega_mixes_in_the_loss_without_durations() -> None:
