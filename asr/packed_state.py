@@ -99,7 +99,12 @@ def _join(row: _Row, streams: Sequence[Tensor]) -> list[Tensor]:
     else:
         blocks = streams[0].new_empty(batch * row.ends[-1])
         library().rill_join_rows(
-            pointers(streams), address(blocks), row.bytes_ends(), len(row.ends), batch, torch.get_num_threads()
+            pointers(streams),
+            address(blocks),
+            row.bytes_ends(),
+            len(row.ends),
+            batch,
+            torch.get_num_threads(),
         )
         parts = [blocks[batch * begin : batch * end] for begin, end in row.spans()]
     return [part.view(batch, *shape) for part, shape in zip(parts, row.shapes, strict=True)]

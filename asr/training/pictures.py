@@ -28,7 +28,7 @@ def spectrogram(
     for second, label in marks:
         axes.axvline(second, color="white", linewidth=0.6)
         axes.text(second, len(image) * 0.97, _plain(label), color="white", fontsize=7, rotation=90, va="top")
-    axes.set_xlabel("seconds")
+    axes.set(xlabel="seconds", ylabel="mel band")
     axes.set_title(_plain(title)[:120], fontsize=8)
     return _drawn(figure)
 
@@ -79,7 +79,7 @@ def attention(weights: Tensor, pieces: Sequence[str]) -> NDArray[np.uint8]:
 
 def _plain(text: str) -> str:
     """A piece may hold characters that the font lacks, and "$" would start a formula."""
-    return text.replace("$", r"\$").encode("ascii", "replace").decode()
+    return text.replace("$", r"\$").replace("▁", "_").encode("ascii", "replace").decode()
 
 
 def _figure(width: float, height: float = 3.0) -> Any:

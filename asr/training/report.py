@@ -71,7 +71,7 @@ def _summary(folder: RunFolder, found: Curves) -> str:
     losses = found.get("train/loss", [])
     if not losses:
         return note("Nothing has been trained yet, or by a version that kept no history.")
-    of: dict[str, str] = {"batches": f"{losses[-1][0]}"}
+    of: dict[str, str] = {"batches": f"{max(curve[-1][0] for curve in found.values())}"}
     for name, unit in (("epochs", ""), ("hours", " of time")):
         if curve := found.get(f"train/{name}"):
             of[name] = f"{curve[-1][1]:.2f}{unit}"
@@ -143,11 +143,15 @@ def _training(found: Curves) -> str:
     if not losses:
         return ""
     speed = {_spelt(name): curve for name, curve in train.items() if name.endswith(" per second")}
+    rates = [
+        (batch, 1000 * rate) for batch, rate in train.get("learning rate", ())
+    ]  # short numbers at the axis
     return heading("Training") + _grid(
         curves(losses, x="batch", y="loss"),
+        curves({"learning rate, thousandths": rates}, x="batch", y="learning rate * 1000") if rates else "",
         *(
             curves({name: train[name]}, x="batch", y=name)
-            for name in ("learning rate", "gradient norm", "clipped to")
+            for name in ("gradient norm", "clipped to")
             if name in train
         ),
         *(curves({name: curve}, x="batch", y=name) for name, curve in speed.items()),
@@ -171,7 +175,10 @@ def _batches(folder: RunFolder, found: Curves) -> str:
             shown = percent if short.startswith("share") else "{:.1f}".format
             of[_spelt(short)] = f"{shown(mean)} in the mean, {shown(min(values))} to {shown(max(values))}"
     if left_out := found.get("train/utterances left out"):
-        of["utterances left out"] = f"{left_out[-1][1]:.0f}, all epochs counted; train.log names them"
+        count = left_out[-1][1]
+        of["utterances left out"] = (
+            f"{count:.0f}, all epochs counted; train.log names them" if count else "none"
+        )
     for what, pattern in (
         ("unreadable audio", "unreadable*.txt"),
         ("batches that were not finite", "nonfinite-*.json"),
