@@ -36,6 +36,9 @@ def serve(
         ),
     ] = None,
     engine: Annotated[str, option("torch, or onnx: ONNX Runtime.", metavar="NAME")] = "torch",
+    device: Annotated[
+        str | None, option("cpu or cuda. Default: a GPU, if there is one.", metavar="NAME")
+    ] = None,
     precision: Annotated[str, option("float32, bfloat16 or int8.", metavar="KIND")] = "float32",
     fast: Fast = False,
     host: Annotated[str, option("0.0.0.0 listens to other machines, too.", metavar="NAME")] = "127.0.0.1",
@@ -101,7 +104,7 @@ def serve(
       asr serve --lm news=news.arpa --lm calls=runs/english-lm/bundle --default-lm calls --beam 4
     """
     from asr.search.config import SearchConfig
-    from streaming.engines import load_engines, share
+    from streaming.engines import device_for, load_engines, share
     from streaming.log import set_up
     from streaming.server import Settings, run
 
@@ -109,7 +112,8 @@ def serve(
         page = server.url.replace("ws", "http", 1).removesuffix("v1/stream")
         typer.echo(f"listening on {server.url}\ntry it in a browser: {page}\nCtrl-C ends")
 
-    processes, threads = share(threads, engine=engine)
+    device = device_for(device, engine=engine)
+    processes, threads = share(threads, engine=engine, device=device)
     settings = Settings(
         host=host,
         port=port,
@@ -132,6 +136,7 @@ def serve(
         precision=precision,
         fast=fast,
         threads=threads,
+        device=device,
         language_models=language_model or (),
     )
     run(engines, settings, started=started)

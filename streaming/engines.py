@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
+
+import torch
 
 from asr.bundle import load
 from asr.errors import ConfigError
@@ -14,23 +17,48 @@ from asr.export import with_onnx_runtime
 from asr.paths import embedded_model
 from streaming.engine import Engine, Precision, TorchEngine
 
-__all__ = ["load_engines", "share"]
+__all__ = ["device_for", "load_engines", "share"]
 
 _KINDS = ("torch", "onnx")
 _MOST_PROCESSES = 8
 """As many streams as these step keep the event loop of one server busy."""
 
 
-def share(threads: int | None, *, engine: str = "torch") -> tuple[int, int]:
-    """Cores (`None`: all) -> processes that step sessions, and cores of each. The threads of ONNX Runtime do not live
-    in a copy of their process, so it has one.
+def share(threads: int | None, *, engine: str = "torch", device: str = "cpu") -> tuple[int, int]:
+    """Cores (`None`: all) -> processes that step sessions, and cores of each. One where the work cannot be copied with
+    its process: a GPU's, and the threads of ONNX Runtime.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    threads = cores if threads is None else threads
+    threads = _cores() if threads is None else threads
     if threads < 1:
         raise ConfigError(f"threads is {threads}; at least 1 is needed")
-    processes = min(threads, _MOST_PROCESSES) if sys.platform == "linux" and engine == "torch" else 1
+    several = sys.platform == "linux" and (engine, device) == ("torch", "cpu")
+    processes = min(threads, _MOST_PROCESSES) if several else 1
     return processes, threads // processes
+
+
+def _cores() -> int:
+    """Those that this process may use: a container has a part of the machine's."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+def device_for(name: str | None, *, engine: str = "torch") -> str:
+    """The device of that name; `None`: a GPU if there is one that the engine can use. Raises ConfigError."""
+    if name is None:
+        return "cuda" if engine == "torch" and torch.cuda.is_available() else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(
+            f"device: {name!r} cannot be had; use cpu, or cuda where PyTorch finds a GPU (`asr doctor`)"
+        )
+    if kind == "cuda" and engine != "torch":
+        raise ConfigError("device: ONNX Runtime runs on the processor here; use cpu, or the engine torch")
+    return name
 
 
 def load_engines(
@@ -40,6 +68,7 @@ def load_engines(
     precision: str = "float32",
     fast: bool = False,
     threads: int | None = None,
+    device: str = "cpu",
     language_models: Sequence[str] = (),
 ) -> dict[str, Engine]:
     """`models` are bundles, or NAME=BUNDLE; without a name, it is that of the bundle's folder. None: the embedded one.
@@ -56,11 +85,13 @@ def load_engines(
         raise ConfigError(f"engine: {engine!r} is none; use {' or '.join(_KINDS)}")
     if (engine, precision) == ("onnx", "bfloat16"):
         raise ConfigError("precision: bfloat16 is there for the engine torch only; use float32 or int8")
+    if precision == "int8" and device != "cpu":
+        raise ConfigError("precision: int8 is there for processors; on a GPU use bfloat16")
     kind, engines = cast("Precision", precision), dict[str, Engine]()
     places = _places(models or [str(embedded_model())])
     served = _language_models(language_models, places)
     for name, path in places.items():
-        model = load(path, fast=fast)
+        model = load(path, device=device, fast=fast)
         if engine == "onnx":
             graphs = Path(path, "onnx")
             folder = graphs if graphs.is_dir() else None

@@ -192,7 +192,7 @@ def test_serve_hands_over_its_options(
         seen.update(engine=engine, settings=settings)
         started(SimpleNamespace(url="wss://host:9/v1/stream"))
 
-    monkeypatch.setattr(streaming.engines, "load", lambda path, fast: f"model of {path}, {fast=}")
+    monkeypatch.setattr(streaming.engines, "load", lambda path, **options: f"model of {path}, {options}")
     monkeypatch.setattr(streaming.engines, "TorchEngine", lambda model, **options: (model, *options.values()))
     monkeypatch.setattr(streaming.server, "run", serve)
     options = [
@@ -208,19 +208,23 @@ def test_serve_hands_over_its_options(
         "--latency",
         "640",
         "--threads",
-        "1",
+        "3",
+        "--device",
+        "cpu",
     ]
     options += ["-m", "a/m", "-m", "de=b/m", "--precision", "int8", "--limit", "idle_seconds=300"]
     options += ["--limit", "address_sessions=2", "--proxy", "10.0.0.0/8"]
     options += ["--lm", "news=c/n.arpa", "--lm", "de:own=d", "--default-lm", "news", "--blank-penalty", "0.5"]
     code, out, _ = run(capsys, "serve", *options)
+    loaded = {"device": "cpu", "fast": True}
     assert code == 0 and seen["engine"] == {
-        "m": ("model of a/m, fast=True", 1, "int8", {"news": "c/n.arpa"}),
-        "de": ("model of b/m, fast=True", 1, "int8", {"news": "c/n.arpa", "own": "d"}),
+        "m": (f"model of a/m, {loaded}", 1, "int8", {"news": "c/n.arpa"}),
+        "de": (f"model of b/m, {loaded}", 1, "int8", {"news": "c/n.arpa", "own": "d"}),
     }
     limits = seen["settings"].limits
     assert (limits.idle_seconds, limits.address_sessions, limits.token_sessions) == (300, 2, None)
     assert seen["settings"].proxies == ("10.0.0.0/8",)
+    assert seen["settings"].processes == (3 if sys.platform == "linux" else 1)
     assert seen["settings"].search == SearchConfig(kind="beam", lm="news", blank_penalty=0.5)
     settings = seen["settings"]
     assert (settings.port, settings.tokens, settings.limits.sessions, settings.default_latency_ms) == (

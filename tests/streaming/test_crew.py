@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from asr.errors import ConfigError
 from streaming.crew import Crew
-from streaming.engines import share
+from streaming.engines import device_for, load_engines, share
 from streaming.events import Ended, Event, Failed, Options
 from streaming.mailbox import Letter, Mailbox
 from streaming.scheduler import Result, Scheduler
@@ -156,6 +156,25 @@ def test_cores_are_shared_out() -> None:
     assert share(1) == (1, 1)
     assert share(2) == (2, 1)
     assert share(17) == (8, 2)
-    assert share(6, engine="onnx") == (1, 6)
+    assert share(6, engine="onnx") == share(6, device="cuda") == (1, 6)
+    processes, threads = share(None)
+    assert 1 <= processes * threads <= len(os.sched_getaffinity(0))
     with pytest.raises(ConfigError, match="threads is 0; at least 1 is needed"):
         share(0)
+
+
+def test_a_device_is_chosen_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert device_for(None) == device_for("cpu") == "cpu"
+    with pytest.raises(ConfigError, match="'cuda' cannot be had; use cpu"):
+        device_for("cuda")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert (device_for(None), device_for(None, engine="onnx"), device_for("cuda:1")) == (
+        "cuda",
+        "cpu",
+        "cuda:1",
+    )
+    with pytest.raises(ConfigError, match="ONNX Runtime runs on the processor"):
+        device_for("cuda", engine="onnx")
+    with pytest.raises(ConfigError, match="int8 is there for processors"):
+        load_engines([], precision="int8", device="cuda")

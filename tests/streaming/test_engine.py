@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from asr.encoders import Chunk, ZipformerConfig
+from asr.encoders import Chunk, ConformerConfig, ZipformerConfig
 from asr.errors import ConfigError
+from asr.heads import Emission
 from asr.model import Model, ModelConfig
 from asr.tokenizer import Tokenizer
 from streaming.engine import TorchEngine, warm_up
@@ -17,9 +21,9 @@ from streaming.session import run
 from tests.streaming.toy_engine import packets, s16le
 
 
-def model(**options: object) -> Model:
+def model(*, encoder: ConformerConfig | None = None, **options: object) -> Model:
     torch.manual_seed(1)
-    encoder = ZipformerConfig(
+    encoder_config = encoder or ZipformerConfig(
         layers=(1, 1),
         dims=(32, 48),
         feed_forward_dims=(48, 64),
@@ -30,7 +34,7 @@ def model(**options: object) -> Model:
         query_dim=8,
         **options,  # type: ignore[arg-type]
     )
-    return Model(ModelConfig(encoder=encoder), Tokenizer.train(["abcdefghi jklm"], kind="characters"))
+    return Model(ModelConfig(encoder=encoder_config), Tokenizer.train(["abcdefghi jklm"], kind="characters"))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,40 @@ def test_batched_streams_say_what_they_say_alone_and_offline(engine: TorchEngine
     assert sum(map(len, wanted.values())) > 20
     assert {i: said(events) for i, events in heard.items()} == wanted
     assert all(isinstance(events[-1], Ended) for events in heard.values())
+
+
+def days_later(state: Any, days: int, position: int) -> Any:
+    """The state with its counts of frames as after so many days. `position`: frames a second in the encoder's."""
+    rates = {"received": 100, "position": position, "frame": 25}
+    if isinstance(state, tuple):
+        return tuple(days_later(x, days, position) for x in state)
+    if isinstance(state, torch.Tensor):
+        return state
+    parts = {x.name: days_later(getattr(state, x.name), days, position) for x in fields(state)}
+    return replace(state, **{k: x + 86_400 * days * rates[k] if k in rates else x for k, x in parts.items()})
+
+
+@pytest.mark.parametrize(("encoder", "position"), [("zipformer", 50), ("conformer", 25)])
+@pytest.mark.parametrize("head", ["transducer", "ctc"])
+def test_the_third_day_is_as_exact_as_the_first_second(encoder: str, position: int, head: str) -> None:
+    chunk = Chunk(4, 8)
+    small = ConformerConfig(dim=32, heads=2, layers=2, chunks=(chunk,))
+    days = 3
+    made = (model(chunks=(chunk,)) if encoder == "zipformer" else model(encoder=small)).eval()
+    data = torch.from_numpy(noise(9.0, 3))[None]
+    states, at, said = [made.init_state(1, chunk, head)] * 2, 0, list[list[Emission]]([[], []])
+    for i in range(50):
+        size = made.samples_first(chunk) if i == 0 else made.samples_next(chunk)
+        for j, state in enumerate(states):
+            (emissions,), states[j] = made.step(
+                data[:, at : at + size], torch.tensor([size]), state, chunk, head
+            )
+            said[j] += emissions if i > 2 else []
+        at += size
+        if i == 2:
+            states[1] = days_later(states[1], days, position)
+    assert len(said[0]) > 1
+    assert said[1] == [x._replace(frame=x.frame + 86_400 * days * 25) for x in said[0]]
 
 
 def test_warm_up_and_offline_models(engine: TorchEngine) -> None:
