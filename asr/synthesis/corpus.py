@@ -17,7 +17,7 @@ from asr.errors import ConfigError, DataError
 from asr.synthesis.utterances import Made, Manner, Task, make, start
 from asr.text import normalizer
 
-__all__ = ["TABLE", "read_texts", "synthesize"]
+__all__ = ["TABLE", "Text", "read_texts", "synthesize"]
 
 TABLE = "manifest.tsv"
 HEADER = "path\ttext\tspeaker\tduration\n"
@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Text:
+class Text:
+    """A line that is to be said, or what is wrong with it. spoken: what the voice gets; speaker: None is drawn."""
+
     text: str
     spoken: str
     speaker: str | None
@@ -97,7 +99,7 @@ def _refused(bad: Sequence[str], texts: Path) -> DataError:
     )
 
 
-def read_texts(texts: Path, *, longest: float, normalize: Sequence[str] = ()) -> list[_Text]:
+def read_texts(texts: Path, *, longest: float, normalize: Sequence[str] = ()) -> list[Text]:
     """Texts to be said within `longest` seconds: a .txt of one a line, or a .tsv with the columns text and, if they are
     to differ from the transcript or not to be drawn, spoken and speaker.
 
@@ -115,7 +117,7 @@ def read_texts(texts: Path, *, longest: float, normalize: Sequence[str] = ()) ->
     return [_text(line, columns, put, longest, f"{texts}, line {number}") for number, line in lines]
 
 
-def _text(line: str, columns: list[str], put: Callable[[str], str], longest: float, where: str) -> _Text:
+def _text(line: str, columns: list[str], put: Callable[[str], str], longest: float, where: str) -> Text:
     fields = line.split("\t") if len(columns) > 1 else [line]
     row = {name: " ".join(field.split()) for name, field in zip(columns, fields, strict=False)}
     text, spoken = put(row.get("text", "")), row.get("spoken") or row.get("text", "")
@@ -128,10 +130,10 @@ def _text(line: str, columns: list[str], put: Callable[[str], str], longest: flo
         wrong = (
             f"{len(spoken)} characters do not go into {longest:g} s; make sentences of them, or set --longest"
         )
-    return _Text(text, spoken, row.get("speaker") or None, where, wrong)
+    return Text(text, spoken, row.get("speaker") or None, where, wrong)
 
 
-def _tasks(found: Sequence[_Text], times: int, out: Path) -> Iterator[Task]:
+def _tasks(found: Sequence[Text], times: int, out: Path) -> Iterator[Task]:
     """Numbers are those of the lines, so that texts may be added at the end, and bad ones mended."""
     for line, one in enumerate(found):
         for number in range(line * times, (line + 1) * times):
@@ -143,7 +145,8 @@ def _tasks(found: Sequence[_Text], times: int, out: Path) -> Iterator[Task]:
 def _same_manner(out: Path, manner: Manner, times: int) -> None:
     """Note how the speech in a folder is made. Raises ConfigError: it was made otherwise before."""
     path, text = out / "manner.yaml", configuration.to_yaml(manner) + f"times: {times}\n"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    begun = (out / TABLE).exists() and (out / TABLE).read_text(encoding="utf-8") != HEADER
+    if begun and path.exists() and path.read_text(encoding="utf-8") != text:
         raise ConfigError(
             f"{out} holds speech of another voice or with other settings, see {path}: give the same, or another folder"
         )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lhotse import CutSet
 
-from asr import audio
+from asr import audio, bundle
 from asr.cli import main
 from asr.dataset.cuts import text_of
 from asr.errors import ConfigError, DataError
@@ -17,6 +17,8 @@ from asr.synthesis import corpus
 from asr.synthesis.corpus import TABLE, synthesize
 from asr.synthesis.utterances import Manner
 from asr.synthesis.voices import VoiceConfig
+from asr.training.train import train
+from tests.training.conftest import RECIPE
 
 TEXTS = ["The first sentence is here.", "", "And here's the second one!", "a third of them all"]
 
@@ -140,7 +142,10 @@ def test_bad_lines_are_named(manner: Manner, tmp_path: Path, caplog: pytest.LogC
         assert any(
             f"line {line}: " in text and any(w in text for w in wrong.split("|")) for text in caplog.messages
         ), line
-    texts.write_text("a good line\na mute one\n")
+    texts.write_text("a mute one\n")
+    with pytest.raises(DataError, match="no tongue"):
+        synthesize(texts, tmp_path / "other", Manner(manner.voice, seed=2))
+    texts.write_text("a good line\na mute one\n")  # nothing was made, so that another manner may be tried
     with pytest.raises(DataError, match="line 2: .* ends with status 1: no tongue; mend them"):
         synthesize(texts, tmp_path / "other", manner)
     assert len(rows(tmp_path / "other")) == 2, "what was made is kept"
@@ -150,6 +155,13 @@ def test_bad_lines_are_named(manner: Manner, tmp_path: Path, caplog: pytest.LogC
     texts.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="cannot be read as UTF-8"):
         synthesize(texts, tmp_path / "out", manner)
+
+
+def test_training_takes_it(texts: Path, manner: Manner, tmp_path: Path) -> None:
+    synthesize(texts, tmp_path, manner)
+    (tmp_path / "train.yaml").write_text(RECIPE.replace("DATA", str(tmp_path)))
+    model = bundle.load(train(tmp_path / "train.yaml", ["train.epochs=1"], out=tmp_path / "run"))
+    assert "!" in {model.tokenizer.piece(token) for token in range(model.tokenizer.size)}
 
 
 def test_the_command(texts: Path, hum: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
