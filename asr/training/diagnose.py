@@ -23,6 +23,8 @@ __all__ = ["Diagnosis", "Part", "diagnose"]
 
 DEAD = 1e-3
 """A unit is dead whose values vary by less than this share of what those of its layer do."""
+SLOW, PADDED = 0.2, 0.3
+"""Shares of the time and of the samples from which on something should be done about the data."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,27 @@ class Diagnosis:
     padding: float
     losses: tuple[float, ...]
 
+    @property
+    def advice(self) -> list[str]:
+        """What to do about the data; empty where they come well."""
+        found = []
+        if self.loading > SLOW:
+            found.append(
+                "data come too slowly: raise data.workers, or set data.cache=true for a small corpus"
+            )
+        if self.padding > PADDED:
+            found.append(
+                "much is padding: raise data.max_duration, so that more utterances of a length meet, with as much less "
+                "of train.accumulate, or lower data.max_seconds"
+            )
+        return found
+
     def table(self) -> Table:
-        table = Table(
-            caption=f"{len(self.losses)} batches: loss {self.losses[0]:.3f} to {self.losses[-1]:.3f}; waiting for data "
+        told = (
+            f"{len(self.losses)} batches: loss {self.losses[0]:.3f} to {self.losses[-1]:.3f}; waiting for data "
             f"{100 * self.loading:.0f} % of the time; padding {100 * self.padding:.0f} % of the samples"
         )
+        table = Table(caption="\n".join([told, *self.advice]))
         for title in ("part", "rms", "largest", "dead %", "gradient", "gradient / size", ""):
             table.add_column(title, justify="left" if title in ("part", "") else "right")
         for part in self.parts:

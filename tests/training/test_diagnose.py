@@ -10,7 +10,7 @@ from torch import nn
 
 from asr.cli import main
 from asr.training import diagnose as module
-from asr.training.diagnose import Part, diagnose
+from asr.training.diagnose import Diagnosis, Part, diagnose
 
 
 def test_a_model_that_is_well(recipe: Path) -> None:
@@ -45,6 +45,18 @@ def test_a_part_that_does_not_learn_and_units_that_are_dead(
     with pytest.raises(SystemExit):
         main(["train", str(recipe), "--diagnose"])
     assert "waiting for data" in capsys.readouterr().out
+
+
+def test_slow_data_and_much_padding_are_told_with_what_to_do() -> None:
+    assert Diagnosis((), loading=0.05, padding=0.1, losses=(2.0, 1.0)).advice == []
+    slow = Diagnosis((), loading=0.45, padding=0.35, losses=(2.0, 1.0))
+    for part in (
+        "waiting for data 45 % of the time",
+        "padding 35 %",
+        "raise data.workers",
+        "raise data.max_duration",
+    ):
+        assert part in str(slow.table().caption)
 
 
 def test_what_is_not_finite() -> None:
