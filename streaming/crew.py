@@ -195,7 +195,8 @@ def _serve(connection: Connection, scheduler: Scheduler, lag: float | None, busy
         signal.signal(number, signal.SIG_IGN)
 
     def tell(tick: Tick, seconds: float) -> None:
-        connection.send((tick, seconds, runner.load_model))
+        with contextlib.suppress(OSError):  # the server's process is gone, and this one about to end
+            connection.send((tick, seconds, runner.load_model))
 
     runner = Runner(scheduler, tell=tell, lag=lag, busy_since=busy_since)
     runner.start()

@@ -90,14 +90,16 @@ class Runner(Mailbox):
             self._failed = True
             return
         self._ready.set()
+        kinds = self._scheduler.kinds()
         while (letters := self.take(wait=not self._scheduler.ready)) is not None:
             self._busy_since.value = self._clock()
             for key, letter in letters.items():
                 self._open(key, letter)
             tick, seconds = self._tick()
-            self.load_model.streams(self._scheduler.kinds())
+            before, kinds = kinds, self._scheduler.kinds()
+            self.load_model.streams(kinds)
             self._busy_since.value = 0.0
-            if tick.streams or tick.results:
+            if tick.streams or tick.results or kinds != before:
                 self._tell(tick, seconds)
 
     def _open(self, key: Key, letter: Letter) -> None:

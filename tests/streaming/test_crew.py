@@ -73,6 +73,7 @@ def test_each_session_gets_what_it_gets_alone() -> None:
         wanted = list(run(ToyEngine(), OPTIONS, packets(DATA, 6400)))
         assert all(events(heard, key) == wanted for key in keys[1:])
         assert not any(member.keys for member in both._members)
+        wait(lambda: not any(member.load and member.load._known for member in both._members))
         assert 0 <= both.load() < 1 <= both.load(streams=10**6)
         assert both.stuck() < 5
 
