@@ -94,8 +94,8 @@ def _size(module: nn.Module) -> int:
 
 
 def costs(model: Model) -> list[Cost]:
-    """What each latency costs, lowest first, and full context. The encoder is copied, and the copy made float64."""
-    encoder = copy.deepcopy(model.encoder).double().eval()
+    """What each latency costs, lowest first, and full context. The model is copied, and the copy made float64."""
+    encoder = copy.deepcopy(model).double().eval().encoder
     found = []
     for chunk in sorted(model.encoder.chunk_sizes, key=lambda chunk: chunk.frames or 1 << 30):
         adds = multiply_adds(encoder, chunk, model.features.bins)

@@ -8,6 +8,8 @@ import pytest
 from asr.describe import costs, describe, multiply_adds, parts, reach_seconds
 from asr.encoders import FULL_CONTEXT, Chunk, ConformerConfig, FastConformerConfig, build
 from asr.errors import BundleError, ConfigError
+from asr.heads import CTCConfig
+from asr.model import Model
 from asr.state import state_bytes
 from models import CHUNKS, ENCODERS, small_model
 
@@ -77,6 +79,17 @@ def test_costs() -> None:
         state_bytes(model.init_state(1, chunk)) for chunk in CHUNKS
     ]
     assert found[-1].state_bytes is None and found[-1].reach_seconds is None
+
+
+def test_what_ctc_tells_the_next_layer_costs_something() -> None:
+    """Three products a frame: to the encoder's width, to the tokens, and back."""
+    plain = small_model("fast_conformer")
+    told = Model(
+        replace(plain.config, ctc=CTCConfig(inner_layers=(1,), self_conditioned=True)), plain.tokenizer
+    )
+    more = [a.multiply_adds - b.multiply_adds for a, b in zip(costs(told), costs(plain), strict=True)]
+    dim, vocabulary = plain.encoder.dim, plain.tokenizer.size
+    assert more[0] == pytest.approx((dim * dim + 2 * dim * vocabulary) / plain.frame_seconds)
 
 
 def test_a_bundle_in_words(tmp_path: Path) -> None:
