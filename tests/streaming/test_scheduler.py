@@ -82,6 +82,18 @@ def test_the_longest_waiting_go_first_and_none_starves() -> None:
     assert order == ["file", "file", "file", "file", "live", "file"]
 
 
+def test_who_has_ended_goes_first_but_not_before_those_that_have_waited_much_longer() -> None:
+    scheduler = Scheduler(ToyEngine(), max_batch=1)
+    for key in ("old", "new", "ended"):
+        scheduler.open(key, Options(latency_ms=160))
+    scheduler.push("old", s16le(silence(0.4)), 0.0)
+    scheduler.push("new", s16le(silence(0.4)), 0.3)
+    scheduler.push("ended", s16le(silence(0.1)), 0.35)
+    scheduler.end("ended", 0.35)
+    order = [scheduler.tick(0.4).results[0].key for _ in range(3)]
+    assert order == ["old", "ended", "new"]
+
+
 def test_one_faulty_stream_does_not_harm_the_others() -> None:
     engine = ToyEngine(poison=6)
     scheduler = Scheduler(engine)

@@ -12,7 +12,7 @@ from streaming.endpoint import Endpointer, Rules
 from streaming.events import Ended, Event, Final, Options, Partial
 from streaming.fifo import Fifo
 from streaming.session import Session, run
-from tests.streaming.toy_engine import ToyEngine, packets, s16le, silence, speech
+from tests.streaming.toy_engine import LOOKAHEAD, ToyEngine, packets, s16le, silence, speech
 
 TALK = np.concatenate(
     [
@@ -70,6 +70,24 @@ def test_the_last_word_is_not_lost_and_ends_inside_the_audio() -> None:
         final = finals(events(ToyEngine(), data))[-1]
         assert final.text == "one two three"
         assert final.words[-1].end <= len(data) / 32_000
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 0.33, 0.5, 1.0, 1.08, 1.1, 1.28])
+def test_a_stream_ends_in_one_step_of_no_more_chunks_than_bring_out_its_last_frame(seconds: float) -> None:
+    engine, data = ToyEngine(), s16le(silence(seconds))
+    session = Session(engine, Options(latency_ms=320))
+    chunk, lookahead = 5120, LOOKAHEAD
+    session.push(data)
+    taken = 0
+    while session.ready:
+        taken += len(session.take()[0])
+        session.accept([], None)
+    session.end()
+    assert session.ready and session.at_last_step
+    taken += len(session.take()[0])
+    assert isinstance(session.accept([], None)[-1], Ended) and not session.ready
+    needed = len(data) // 2 + engine.flush_samples + lookahead
+    assert 0 <= taken - needed < chunk and (taken - lookahead) % chunk == 0
 
 
 def test_words_have_times_since_the_stream_began() -> None:
