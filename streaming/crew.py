@@ -31,7 +31,7 @@ __all__ = ["Crew"]
 
 _log = logging.getLogger(__name__)
 
-_GATHER_SECONDS = 0.005
+_GATHER_SECONDS = 0.02
 """Packets of so long a time are sent to a process together."""
 _LOST = Failed("engine", "the recogniser failed; please open a new session")
 
