@@ -1,7 +1,8 @@
 """Modified beam search for transducers: at most one token a frame (as in Kang et al. 2023), equal texts are summed.
 
 With durations (Xu et al. 2023), the paths of a text stand on different frames: those to which it has gone on. A text's
-score has a part for each of them, and what has come to a frame goes on from there. A plain transducer goes on by one.
+score has a part for each of them, and what has come to a frame goes on from there. What has gone beyond the last frame
+counts, too, as greedy search has it. A plain transducer goes on by one.
 """
 
 from __future__ import annotations
