@@ -19,7 +19,7 @@ def spectrogram(
 ) -> NDArray[np.uint8]:
     """Log-mel features (T, F) with a line and a label at each (seconds, label) -> an image (height, width, 3)."""
     seconds = len(features) / FRAMES_PER_SECOND
-    figure = _figure(max(6.0, 1.5 * seconds))
+    figure = _figure(min(20.0, max(6.0, 1.5 * seconds)))
     axes = figure.add_subplot()
     image = features.T.numpy()
     axes.imshow(
