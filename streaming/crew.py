@@ -39,22 +39,23 @@ Key = Hashable
 
 
 class Crew:
-    """Has the methods of a `Runner`. A process that dies takes its sessions with it, which are told; the server is then
-    not ready any more, and unhealthy: it is to be started again.
+    """Has the methods of a `Runner`. A process that dies takes its sessions with it, which are told, and another takes
+    its place. One that dies before it is warm would do so again: then the server is unhealthy, to be started anew.
     """
 
     def __init__(self, scheduler: Scheduler, processes: int, *, tell: Tell, lag: float | None = 0.5) -> None:
-        self._scheduler, self._lag = scheduler, lag
         self._tell = tell
-        self._members = [_Member(self) for _ in range(processes)]
+        self._members = [_Member(self, scheduler, lag) for _ in range(processes)]
         self._of: dict[Key, _Member] = {}
+        self.opening = threading.Lock()
+        """Held while a session is given to a process, or a process's sessions are given up."""
 
     def start(self) -> None:
-        """Start the processes, which first warm their engines up. To be called before any socket is open."""
+        """Start the processes, which first warm their engines up."""
         gc.collect()
         gc.freeze()  # what is never looked at again stays shared
         for member in self._members:
-            member.start(self._scheduler, self._lag)
+            member.start()
 
     def stop(self, *, seconds: float = 5.0) -> None:
         """Stop after the running steps. Sessions that are open are dropped."""
@@ -71,7 +72,7 @@ class Crew:
 
     @property
     def failed(self) -> bool:
-        """A process has ended that was not told to."""
+        """A process has died before it was warm."""
         return any(member.lost for member in self._members)
 
     def stuck(self) -> float:
@@ -87,13 +88,11 @@ class Crew:
     # ---- from the event loop
 
     def open(self, key: Key, options: Options) -> None:
-        member = min((x for x in self._members if not x.lost), key=lambda x: len(x.keys), default=None)
-        if member is None:
-            self._tell(Tick([Result(key, (_LOST,), 0.0, 0.0)]), 0.0)
-            return
-        member.keys.add(key)
-        self._of[key] = member
-        member.mail.open(key, options)
+        with self.opening:
+            member = min(self._members, key=lambda x: (x.lost, len(x.keys)))
+            member.keys.add(key)
+            self._of[key] = member
+            member.mail.open(key, options)
 
     def push(self, key: Key, data: bytes) -> None:
         if (member := self._of.get(key)) is not None:
@@ -129,30 +128,34 @@ class Crew:
 class _Member:
     """A process and its sessions, as the server's process sees them. `load`: its own, once it is warm."""
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    def __init__(self, crew: Crew, scheduler: Scheduler, lag: float | None) -> None:
+        self._crew, self._scheduler, self._lag = crew, scheduler, lag
         self.mail = Mailbox()
         self.keys: set[Key] = set()
         self.load: Load | None = None
         self.lost = False
         self.busy_since = multiprocessing.RawValue("d", 0.0)
         self._process = 0
-        self._connection: Connection | None = None
         self._threads: list[threading.Thread] = []
 
-    def start(self, scheduler: Scheduler, lag: float | None) -> None:
-        self._connection, other = multiprocessing.Pipe()
+    def start(self) -> None:
+        here, there = multiprocessing.Pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the copy needs none of the threads here
             self._process = os.fork()
         if not self._process:
             try:
-                self._connection.close()
-                _serve(other, scheduler, lag, self.busy_since)
+                # Sockets, above all: what is open in a copy stays open when the server closes it.
+                os.closerange(3, there.fileno())
+                os.closerange(there.fileno() + 1, 1 << 20)
+                _serve(there, self._scheduler, self._lag, self.busy_since)
             finally:
                 os._exit(0)
-        other.close()
-        self._threads = [threading.Thread(target=x, daemon=True) for x in (self._send, self._receive)]
+        there.close()
+        self._threads = [
+            threading.Thread(target=self._send, args=(here, self.mail), daemon=True),
+            threading.Thread(target=self._receive, args=(here, self.mail), daemon=True),
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -166,26 +169,34 @@ class _Member:
         os.waitpid(self._process, 0)
         self._process = 0
 
-    def _send(self) -> None:
-        assert self._connection is not None
+    def _send(self, connection: Connection, mail: Mailbox) -> None:
         with contextlib.suppress(OSError):
-            while (letters := self.mail.take(wait=True)) is not None:
-                self._connection.send(letters)
+            while (letters := mail.take(wait=True)) is not None:
+                connection.send(letters)
                 time.sleep(_GATHER_SECONDS)
-            self._connection.send(None)
+            connection.send(None)
 
-    def _receive(self) -> None:
-        assert self._connection is not None
+    def _receive(self, connection: Connection, mail: Mailbox) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                tick, seconds, load = self._connection.recv()
+                tick, seconds, load = connection.recv()
                 self.load = load
                 self._crew.told(tick, seconds)
-        if not self.mail.closed:
-            self.lost = True
-            self.mail.close()
-            _log.error("process %d is gone, with %d sessions", self._process, len(self.keys))
-            self._crew.told(Tick([Result(key, (_LOST,), 0.0, 0.0) for key in list(self.keys)]), 0.0)
+        if not mail.closed:
+            mail.close()
+            self._replace()
+
+    def _replace(self) -> None:
+        """The process is gone."""
+        with self._crew.opening:
+            keys, self.mail = list(self.keys), Mailbox()
+            self.lost, self.load = self.load is None, None
+        _log.error("process %d is gone, with %d sessions", self._process, len(keys))
+        self._crew.told(Tick([Result(key, (_LOST,), 0.0, 0.0) for key in keys]), 0.0)
+        if not self.lost:
+            os.waitpid(self._process, 0)
+            self.busy_since.value = 0.0
+            self.start()
 
 
 def _serve(connection: Connection, scheduler: Scheduler, lag: float | None, busy_since: object) -> None:

@@ -118,7 +118,7 @@ class Server:
         """Listen. `/ready` answers 503 until the engine is warm."""
         settings = self.settings
         self._loop = asyncio.get_running_loop()
-        self._runner.start()  # before any socket is open, of which processes would have copies
+        self._runner.start()
         quiet = logging.getLogger("streaming.websockets")
         quiet.setLevel(
             logging.CRITICAL
