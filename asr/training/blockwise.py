@@ -1,7 +1,4 @@
-"""What training does to a model block by block: activations that are computed anew, and compiled code.
-
-Both change how a block's training step is carried out, not what comes out. Evaluation runs the block as it is.
-"""
+"""What training does to a model block by block: activations computed anew. Evaluation runs blocks as they are."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from asr.state import map_tree
 
-__all__ = ["blocks_of", "checkpoint_activations", "compile_blocks"]
+__all__ = ["blocks_of", "checkpoint_activations"]
 
 
 def blocks_of(encoder: Any) -> list[nn.Module]:
@@ -31,26 +28,13 @@ def checkpoint_activations(blocks: Iterable[nn.Module]) -> None:
     a batch counts once in the statistics of batch norm.
     """
     for block in blocks:
-        _train_with(block, _checkpointed(block, block.forward))
-
-
-def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Let `torch.compile` make each block's training step, for any length; blocks of one shape share their code."""
-    for block in blocks:
-        _train_with(block, torch.compile(block.forward, dynamic=True))
-
-
-def _train_with(block: nn.Module, training: Callable[..., Any]) -> None:
-    plain = block.forward
-
-    def forward(*inputs: Any) -> Any:
-        return (training if block.training and torch.is_grad_enabled() else plain)(*inputs)
-
-    block.forward = forward
+        block.forward = _checkpointed(block, block.forward)
 
 
 def _checkpointed(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
     def run(*inputs: Any) -> Any:
+        if not (block.training and torch.is_grad_enabled()):
+            return forward(*inputs)
         drawn = random.getstate()
 
         def contexts() -> tuple[

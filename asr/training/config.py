@@ -57,7 +57,6 @@ class TrainConfig:
     )
     accumulate: int = 1
     activation_checkpointing: bool = False  # blocks run twice, for a fraction of their memory
-    compile: bool = False  # blocks, by torch.compile
 
     optimizer: Literal["scaled_adam", "adamw"] = (
         "scaled_adam"  # adamw (at a base_lr of 0.001) for small, short runs

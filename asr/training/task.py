@@ -25,7 +25,7 @@ from asr.encoders.regularizers import measure_as_often, measured_how_often
 from asr.errors import DataError
 from asr.training.adamw import AdamW
 from asr.training.average import RunningAverage
-from asr.training.blockwise import checkpoint_activations, compile_blocks
+from asr.training.blockwise import checkpoint_activations
 from asr.training.config import TrainConfig
 from asr.training.memory import enough_memory
 from asr.training.optimizer import NonFiniteGradient, ScaledAdam
@@ -108,8 +108,6 @@ class Task(pl.LightningModule):
         self.run_dir = run_dir
         self.progress = Progress()
         self.average = RunningAverage(model)
-        if config.compile:
-            compile_blocks(subject.blocks())
         if config.activation_checkpointing:
             checkpoint_activations(subject.blocks())
         self.paused = 0.0  # seconds of this run that went into validation and saving

@@ -1,4 +1,4 @@
-"""Blocks whose activations are computed anew, or that are compiled, train as they would have."""
+"""Blocks whose activations are computed anew train as they would have."""
 
 from __future__ import annotations
 

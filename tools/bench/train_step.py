@@ -4,7 +4,6 @@
     python tools/bench/train_step.py --size s --precision bf16 --threads 2
     python tools/bench/train_step.py --recipe recipes/librispeech/train.yaml --preset conformer-l
     python tools/bench/train_step.py --size s --activation-checkpointing --threads 1     # both ways, and their ratio
-    python tools/bench/train_step.py --size s --compile --threads 1
 
 For scale: icefall's Zipformer-M encoder takes 8.2 s (6.9 s on a quiet machine) and 3.6 GB for forward and backward of
 8 x 10 s in fp32 on two cores with AMX. Machines are noisy: the best of the repeats is what the code can do.
@@ -31,7 +30,7 @@ from asr.model import Model, ModelConfig
 from asr.native.memory import keep_freed_memory
 from asr.paths import preset
 from asr.tokenizer import Tokenizer
-from asr.training.blockwise import blocks_of, checkpoint_activations, compile_blocks
+from asr.training.blockwise import blocks_of, checkpoint_activations
 from asr.training.losses import losses
 from asr.training.memory import peak
 from asr.training.optimizer import ScaledAdam
@@ -100,8 +99,6 @@ def measure(options: argparse.Namespace, way: str) -> Measured:
     for module in (model.encoder, *model.heads.values()):
         if hasattr(module, "set_batch_count"):
             module.set_batch_count(options.batch_count)
-    if way == "compiled":
-        compile_blocks(blocks_of(model.encoder))
     if way == "activation checkpointing":
         checkpoint_activations(blocks_of(model.encoder))
     batch = noise(model.tokenizer, options.utterances, options.seconds, options.tokens).to(device)
@@ -169,10 +166,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--activation-checkpointing", action="store_true", help="without and with it")
-    parser.add_argument("--compile", action="store_true", help="without and with it")
     options = parser.parse_args()
-    ways = ["plain"]
-    ways += ["activation checkpointing"] * options.activation_checkpointing + ["compiled"] * options.compile
+    ways = ["plain", "activation checkpointing"] if options.activation_checkpointing else ["plain"]
     speech = options.utterances * options.seconds
     first: Measured | None = None
     for way in ways:
