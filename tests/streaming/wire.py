@@ -32,7 +32,7 @@ async def heard(
     url: str, messages: Iterator[str | bytes], *, until: Callable[[Any], bool] = lambda _: False
 ) -> list[Any]:
     """All messages of a connection, JSON where they are. It ends with the server's close, or after `until`."""
-    async with connect(url, max_size=None, compression=None, ping_timeout=None) as socket:
+    async with connect(url, max_size=None, compression=None, ping_timeout=None, open_timeout=None) as socket:
 
         async def send() -> None:
             for message in messages:
@@ -91,7 +91,7 @@ async def sherpa_python(url: str, pcm: bytes, packet: int) -> str:
 async def vosk(url: str, pcm: bytes, packet: int) -> str:
     """In lock-step, as its own client does."""
     texts = []
-    async with connect(f"{url}/vosk", compression=None) as socket:
+    async with connect(f"{url}/vosk", compression=None, open_timeout=None) as socket:
         await socket.send('{ "config" : { "sample_rate" : 16000.0 } }')
         for message in [*cut(pcm, 2 * packet), '{"eof" : 1}']:
             await socket.send(message)
