@@ -86,6 +86,7 @@ def fit(name: str, path: Path, *, batches: int) -> dict[str, Any]:
         **{"validate_batches": 1000} | SCENARIOS[name],
     )  # fmt: skip
     path.mkdir(exist_ok=True)
+    (path / "config.yaml").touch()  # which a run's report shows
     folder, loader = RunFolder(path), Shares()
     task = Task(Speech(model_of(name)), config, run_dir=path)
     gradients: list[dict[str, Tensor]] = []
@@ -99,7 +100,7 @@ def fit(name: str, path: Path, *, batches: int) -> dict[str, Any]:
         progress = folder.load(folder.last)["progress"]
         loader.load_state_dict(progress["data"])  # type: ignore[index]
     keeper = Keeper(folder)
-    callbacks = [Still(), Clock(), Validation([batch_of(["abca", "dd"])], keeper, None), keeper]
+    callbacks = [Still(), Clock(), Validation([batch_of(["abca", "dd"])], keeper), keeper]
     with quiet():
         trainer = make_trainer(config, folder, callbacks)
         resume = folder.last if folder.last.exists() else None
