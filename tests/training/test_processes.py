@@ -70,8 +70,8 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         one = torch.load(alone / f"{name} 0.pt")["straight"]
         first, second = (torch.load(both / f"{name} {rank}.pt") for rank in (0, 1))
         assert len(one["gradients"]) == len(first["straight"]["gradients"]) == parity.BATCHES
-        for mine, theirs in zip(one["gradients"], first["straight"]["gradients"], strict=True):
-            near(theirs, mine, share=5e-3)
+        for number, gradients in enumerate(one["gradients"]):  # Adam makes much of little differences, later
+            near(first["straight"]["gradients"][number], gradients, share=5e-3 if number else 2e-4)
         near(first["straight"]["parameters"], one["parameters"], share=2e-3)
         equal(second["straight"]["parameters"], first["straight"]["parameters"])
         folder = RunFolder(both / name)
@@ -87,7 +87,6 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
                 one["parameters"],
                 share=2e-3,
             )
-
     assert bundle.load(both / "recipe" / "bundle").latencies == (450,)
 
 
