@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import sentencepiece
 
-from asr.calibration import PLAIN, Calibration
+from asr.calibration import PLAIN, Calibration, Heard
 from asr.errors import BundleError, DataError
 from asr.text import IDEOGRAPH, join_words
 from asr.transcript import Word
@@ -185,6 +185,7 @@ class WordBuilder:
         self._frame_seconds, self._offset = frame_seconds, offset
         self._after = offset if after is None else after
         self._done: list[Word] = []
+        self._heard: list[Heard] = []  # of those
         self._open: _OpenWord | None = None
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
         self._held: list[tuple[int, float]] = []  # frame and log-probability of the bytes in the decoder
@@ -216,6 +217,11 @@ class WordBuilder:
     def words(self) -> tuple[Word, ...]:
         """All words so far; the last may still grow."""
         return (*self._done, self._word(self._open)) if self._open else tuple(self._done)
+
+    @property
+    def heard(self) -> tuple[Heard, ...]:
+        """Of each of the words."""
+        return (*self._heard, self._open.heard) if self._open else tuple(self._heard)
 
     @property
     def text(self) -> str:
@@ -253,6 +259,7 @@ class WordBuilder:
     def _close(self) -> None:
         if self._open:
             self._done.append(self._word(self._open))
+            self._heard.append(self._open.heard)
         self._open = None
 
     def _end_last_word(self, start: float) -> None:
@@ -260,7 +267,7 @@ class WordBuilder:
             self._done[-1] = replace(self._done[-1], end=start)
 
     def _word(self, word: _OpenWord) -> Word:
-        confidence = self._calibration.confidence(math.exp(min(0.0, word.log_probability / word.tokens)))
+        confidence = self._calibration.confidence(word.heard)
         start = self._seconds(word.first, self._calibration.start)
         end = max(start, self._seconds(word.last + 1, self._calibration.end))
         return Word("".join(word.parts), start, end, confidence)
@@ -275,6 +282,11 @@ class _OpenWord:
         self.parts: list[str] = []
         self.tokens = 0
         self.log_probability = 0.0
+
+    @property
+    def heard(self) -> Heard:
+        probability = math.exp(min(0.0, self.log_probability / self.tokens))
+        return Heard(probability, self.tokens, max(1, self.last - self.first + 1))
 
     def add(self, part: str, tokens: Sequence[tuple[int, float]]) -> None:
         self.parts.append(part)

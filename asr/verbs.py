@@ -239,6 +239,7 @@ def calibrate(
         latency = "offline" if one.latency_ms is None else f"{one.latency_ms} ms"
         typer.echo(
             f"{one.head} {latency}: temperature {one.temperature:.2f}, bias {one.bias:.2f}, "
+            f"tokens {one.tokens:.2f}, pace {one.pace:.2f}, "
             f"starts {1000 * one.start:+.0f} ms, ends {1000 * one.end:+.0f} ms"
         )
     typer.echo(set_config(model, config, out=out))

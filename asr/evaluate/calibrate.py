@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from asr.audio import SAMPLE_RATE
-from asr.calibration import Calibration
+from asr.calibration import Calibration, Heard
 from asr.evaluate.decode import cleared, decode_frames
 from asr.evaluate.times import Said, matches, said
 from asr.text import normalizer
-from asr.tokenizer import words
+from asr.tokenizer import WordBuilder
 
 if TYPE_CHECKING:
     from asr.dataset import Batch
@@ -49,9 +49,11 @@ def calibrate(model: Model, batches: Iterable[Batch]) -> Model:
             y, y_lens = model.encode(*model.flushed(samples, batch.sample_lens), model.chunk_for(latency))
             for head in model.heads:
                 for b, emissions in enumerate(decode_frames(model, y, y_lens, head)):
-                    heard = words(emissions, model.tokenizer, frame_seconds=model.frame_seconds)
+                    builder = WordBuilder(model.tokenizer, frame_seconds=model.frame_seconds)
+                    builder.push(emissions)
+                    heard = builder.words
                     right = matches(batch.texts[b].split(), [word.text for word in heard], normalize)[1]
-                    found[head, latency].confidences += [word.confidence for word in heard]
+                    found[head, latency].heard += builder.heard
                     found[head, latency].right += right
                     if (truth := truths[b]) is not None:
                         pairs = matches([w.text for w in truth.words], [w.text for w in heard], normalize)[0]
@@ -66,7 +68,7 @@ def calibrate(model: Model, batches: Iterable[Batch]) -> Model:
 class _Words:
     """Of one head at one latency."""
 
-    confidences: list[float] = field(default_factory=list)
+    heard: list[Heard] = field(default_factory=list)
     right: list[bool] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)  # how much later words really begin
     ends: list[tuple[float, float, float]] = field(
@@ -74,7 +76,7 @@ class _Words:
     )  # as emitted, the next word's, the real one
 
     def add_times(
-        self, truth: Said, heard: list[Word], pairs: list[tuple[int, int]], duration: float
+        self, truth: Said, heard: Sequence[Word], pairs: list[tuple[int, int]], duration: float
     ) -> None:
         for i, j in pairs:
             self.starts.append(truth.words[i].start - heard[j].start)
@@ -84,8 +86,7 @@ class _Words:
     def calibration(self, head: str, latency_ms: int | None) -> Calibration | None:
         if len(self.right) < FEWEST:
             return None
-        temperature, bias = fit_confidence(self.confidences, self.right)
-        found = Calibration(head=head, latency_ms=latency_ms, temperature=temperature, bias=bias)
+        found = Calibration(head=head, latency_ms=latency_ms, **fit_confidence(self.heard, self.right))
         if len(self.starts) < FEWEST:
             return found
         start = float(np.median(self.starts))
@@ -96,26 +97,29 @@ class _Words:
         return replace(found, start=round(start, 3), end=round(float(moves[errors.argmin(), 0]), 3))
 
 
-def fit_confidence(confidences: list[float], right: list[bool]) -> tuple[float, float]:
-    """Temperature and bias of `Calibration` with the least cross entropy.
+def fit_confidence(heard: Sequence[Heard], right: Sequence[bool]) -> dict[str, float]:
+    """Temperature, bias, tokens and pace of `Calibration`, with the least cross entropy.
 
-    The bias is 0 but where it foretells words better that it was not fitted on (five folds).
+    The last ones are 0 but where they foretell words better that they were not fitted on (five folds).
     """
-    c = np.clip(np.array(confidences, np.float64), 1e-7, 1 - 1e-7)
-    odds, r = np.log(c / (1 - c)), np.array(right, np.float64)
-    fold = np.arange(len(r)) % FOLDS
-    losses = []
-    for with_bias in (False, True):
-        fits = [_fit(odds[fold != k], r[fold != k], with_bias) for k in range(FOLDS)]
-        losses.append(sum(_loss(odds[fold == k], r[fold == k], *fits[k]) for k in range(FOLDS)))
-    slope, bias = _fit(odds, r, losses[1] < losses[0])
-    return round(1 / slope, 4), round(bias, 4)
+    p, n, t = (np.array(column, np.float64) for column in zip(*heard, strict=True))
+    p = np.clip(p, 1e-7, 1 - 1e-7)
+    x = np.stack([np.log(p / (1 - p)), np.ones_like(p), np.log(n), np.log(t / n)], 1)
+    r, fold = np.array(right, np.float64), np.arange(len(p)) % FOLDS
+
+    def unseen(columns: int) -> float:
+        fits = [_fit(x[fold != k, :columns], r[fold != k]) for k in range(FOLDS)]
+        return sum(_loss(x[fold == k, :columns], r[fold == k], fits[k]) for k in range(FOLDS))
+
+    best = _fit(x[:, : min((1, 2, 4), key=unseen)], r)
+    others = zip(("bias", "tokens", "pace"), best[1:], strict=False)
+    return {"temperature": round(1 / float(best[0]), 4)} | {name: round(float(x), 4) for name, x in others}
 
 
-def _fit(odds: np.ndarray, right: np.ndarray, with_bias: bool) -> tuple[float, float]:
+def _fit(columns: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Logistic regression by Newton's method, with a little pull towards a slope of 1, for words that all are right."""
-    columns = np.stack([odds, np.ones_like(odds)], 1)[:, : 1 + with_bias]
-    rest = np.array([1.0, 0.0])[: 1 + with_bias]
+    rest = np.zeros(columns.shape[1])
+    rest[0] = 1.0
     weight = rest.copy()
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(columns @ weight, -30, 30)))
@@ -126,9 +130,9 @@ def _fit(odds: np.ndarray, right: np.ndarray, with_bias: bool) -> tuple[float, f
         weight[0] = max(weight[0], FLATTEST)
         if np.abs(step).max() < 1e-9:
             break
-    return float(weight[0]), float(weight[1]) if with_bias else 0.0
+    return weight
 
 
-def _loss(odds: np.ndarray, right: np.ndarray, slope: float, bias: float) -> float:
-    x = slope * odds + bias
+def _loss(columns: np.ndarray, right: np.ndarray, weight: np.ndarray) -> float:
+    x = columns @ weight
     return float(np.logaddexp(0, np.where(right > 0, -x, x)).sum())

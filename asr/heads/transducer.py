@@ -242,7 +242,11 @@ class Transducer(Scheduled):
         if isinstance(state, TransducerBeam):
             assert plan is not None
             # A beam of one follows a single path, as greedy search does.
-            moves = None if self.config.tdt is None else partial(self.moves, single=plan.beam == 1)
+            moves = (
+                None
+                if self.config.tdt is None
+                else partial(self.moves, single=plan.beam == 1 or plan.follows)
+            )
             found, beam, prediction = transducer_beam(
                 x, y_lens, state.beam, state.prediction, plan, predict=self.predict, join=self.join, moves=moves,
                 kept=kept,

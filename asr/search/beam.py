@@ -18,6 +18,7 @@ from asr import state as trees
 from asr.search.emission import BLANK, Emission
 from asr.search.fusion import Fused
 from asr.search.kept import Kept
+from asr.search.lent import LEAST, select
 from asr.search.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVERY", "Beam", "Grown", "Hypothesis", "advance", "best", "cut", "empty", "frames", "leader", "rank", "rows",
-    "select", "settle", "start", "wait",
+    "settle", "start", "wait",
 ]  # fmt: skip
 
 EVERY = 8  # frames from one settling to the next
@@ -47,7 +48,7 @@ class Beam:
     key: (B, K) int64, the hash of all its tokens; last: (B, K) the last of them, blank if none.
     tail: (B, K, L, 3) float64, the token, frame and log-probability of those not settled; length: (B, K) how many.
     fused: what n-grams and phrases remember; neural: what a neural language model lets expect, () without one.
-    frame: (B,) frames so far.
+    plain: (B, K) bool, those that are not lent. frame: (B,) frames so far; heard: (B,) CTC's best token of the last.
     """
 
     score: Tensor
@@ -57,12 +58,20 @@ class Beam:
     length: Tensor
     fused: Fused
     neural: Prediction | tuple[()]
+    plain: Tensor
     frame: Tensor
+    heard: Tensor
 
     @property
     def total(self) -> Tensor:
-        """(B, K)."""
+        """(B, K), without what phrases are worth."""
         return self.score.logsumexp(-1)
+
+    @property
+    def worth(self) -> Tensor:
+        """(B, K): what hypotheses would be worth if nothing more came; lent ones nothing without a whole phrase."""
+        total = self.total + self.fused.kept
+        return total.masked_fill(~self.plain & (self.fused.kept < LEAST), -torch.inf)
 
 
 def start(
@@ -75,14 +84,15 @@ def start(
     zero = torch.zeros(batch, beam, dtype=torch.int64, device=device)
     # Of hypotheses that share their oldest token's place, each adds a token a frame at most.
     tail = torch.zeros(batch, beam, 2 * (lag + EVERY) + 1, 3, dtype=torch.float64, device=device)
-    return Beam(score, zero + _SEED, zero, tail, zero, fused, neural, zero[:, 0].clone())
+    plain, first = torch.ones_like(zero, dtype=torch.bool), zero[:, 0]
+    return Beam(score, zero + _SEED, zero, tail, zero, fused, neural, plain, first.clone(), first.clone())
 
 
 class Grown(NamedTuple):
     """What a frame makes possible. stay: (B, K, P), no new token; tokens: (B, K, C + K), candidates and, for the sake
     of merging, the last tokens of all hypotheses; score, log_probability: theirs; shares: (B, K, P), logarithms of what
     each part gets of an extension's score; fused: (B, K * (C + K)), or unused.
-    owed: (B, K) and (B, K * (C + K)), what would be taken back of the scores if the stream ended now; None: nothing.
+    way: (B, K), the token by which greedy search goes on from each hypothesis, blank for none; None: another search.
     """
 
     stay: Tensor
@@ -91,13 +101,13 @@ class Grown(NamedTuple):
     log_probability: Tensor
     shares: Tensor
     fused: Fused | None
-    owed: tuple[Tensor, Tensor] | None
+    way: Tensor | None
 
 
 def advance(beam: Beam, grown: Grown, real: Tensor | None, sure: int) -> tuple[Beam, Tensor, Tensor]:
     """The K best after a frame, which K parents (B, K) they come from and with which new tokens (blank: none).
 
-    real: (B,) the streams that have this frame; None: all of them. sure: as of `select`.
+    real: (B,) the streams that have this frame; None: all of them. sure: places that are not lent.
     """
     streams, count = beam.last.shape
     width = grown.tokens.shape[-1] - count
@@ -106,17 +116,11 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None, sure: int) -> tuple[B
     alive = beam.total > -torch.inf
     child = _hash(beam.key[:, :, None], beam.last[:, None]) == beam.key[:, None]
     child &= alive[:, None] & (beam.last[:, None] != BLANK)
+    child &= beam.plain[:, :, None] | ~beam.plain[:, None]  # what is lent adds to nothing else
     mass, source = grown.score[..., width:].masked_fill(~child, -torch.inf).max(1)
     dominated = mass > grown.stay.logsumexp(-1)  # its times are then those of the stronger path
     stay = torch.logaddexp(grown.stay, mass[..., None] + rows(grown.shares, source))
-    merged = ((grown.tokens[..., :width, None] == beam.last[:, None, None]) & child[:, :, None]).any(-1)
-    extended = grown.score[..., :width].masked_fill(merged, -torch.inf)
-
-    owed = None
-    if grown.owed is not None:
-        new = grown.owed[1].view(grown.tokens.shape)[..., :width]
-        owed = torch.cat([grown.owed[0], new.flatten(1)], 1)
-    score, index = select(torch.cat([stay.logsumexp(-1), extended.flatten(1)], 1), owed, count, sure)
+    score, index = select(beam, grown, stay.logsumexp(-1), child, sure)
     stays, kept = index < count, index.clamp(max=count - 1)
     at = (index - count).clamp(min=0)
     of, column = at // width, at % width
@@ -144,7 +148,11 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None, sure: int) -> tuple[B
             grown.fused,
         )
     after = Beam(
-        score=torch.where(stays[..., None], rows(stay, kept), score[..., None] + rows(grown.shares, parent)),
+        score=torch.where(
+            (stays & (score > -torch.inf))[..., None],
+            rows(stay, kept),
+            score[..., None] + rows(grown.shares, parent),
+        ),
         key=torch.where(token == BLANK, key, _hash(key, token)),
         last=torch.where(token == BLANK, last, token),
         # Written behind the end where there is no new token: there it is not read.
@@ -154,23 +162,15 @@ def advance(beam: Beam, grown: Grown, real: Tensor | None, sure: int) -> tuple[B
         length=length + (token != BLANK),
         fused=fused,
         neural=beam.neural,  # `Plan.follow` sees to it
+        plain=(torch.arange(count, device=beam.last.device) < sure).expand(streams, -1),
         frame=beam.frame + 1,
+        heard=beam.heard,
     )
     if real is not None:
         after = trees.where(real, after, beam)
         parent = torch.where(real[:, None], parent, own)
         token = token.masked_fill(~real[:, None], BLANK)
     return after, parent, token
-
-
-def select(scores: Tensor, owed: Tensor | None, count: int, sure: int) -> tuple[Tensor, Tensor]:
-    """(B, N) -> the best scores and their places (B, K): `sure` of them without what is owed, so that what is lent to
-    phrases cannot push the others out."""
-    if owed is None:
-        return scores.topk(count)
-    kept = (scores - owed).topk(sure).indices
-    rest, places = scores.scatter(1, kept, -torch.inf).topk(count - sure)
-    return torch.cat([scores.gather(1, kept), rest], 1), torch.cat([kept, places], 1)
 
 
 def frames(
@@ -197,24 +197,21 @@ def wait(beam: Beam, frame: Tensor, plan: Plan, out: list[list[Emission]]) -> Be
     due = last > beam.frame
     if bool(due.any()):
         beam = replace(beam, frame=torch.where(due, last, beam.frame))
-        beam = settle(beam, plan.lag, due, out, plan.owed(beam.fused))
+        beam = settle(beam, plan.lag, due, out)
     return replace(beam, frame=frame)
 
 
-def settle(beam: Beam, lag: int, due: Tensor, out: list[list[Emission]], owed: Tensor | None = None) -> Beam:
-    """For the streams that are `due` (B,), append what is settled to `out` and cut it off the hypotheses.
-
-    owed: (B, K) what would be taken back if the stream ended now; a loan must not decide.
-    """
-    found, beam = cut(beam, leader(beam, owed), beam.frame - lag, due)
+def settle(beam: Beam, lag: int, due: Tensor, out: list[list[Emission]]) -> Beam:
+    """For the streams that are `due` (B,), append what is settled to `out` and cut it off the hypotheses."""
+    found, beam = cut(beam, leader(beam), beam.frame - lag, due)
     for settled, new in zip(out, found, strict=True):
         settled += new
     return beam
 
 
-def leader(beam: Beam, owed: Tensor | None = None) -> Tensor:
-    """(B, 1): each stream's best hypothesis, without what it owes."""
-    return (beam.total if owed is None else beam.total - owed).argmax(1, keepdim=True)
+def leader(beam: Beam) -> Tensor:
+    """(B, 1): each stream's best hypothesis."""
+    return beam.worth.argmax(1, keepdim=True)
 
 
 def cut(beam: Beam, chosen: Tensor, before: Tensor, due: Tensor) -> tuple[list[list[Emission]], Beam]:
@@ -239,21 +236,31 @@ def cut(beam: Beam, chosen: Tensor, before: Tensor, due: Tensor) -> tuple[list[l
     earliest = torch.where((count > 0)[:, None, None], latest, 0)
     tail = torch.cat([tail[..., :1], torch.maximum(tail[..., 1:2], earliest[..., None]), tail[..., 2:]], -1)
     score = beam.score.masked_fill(gone[..., None], -torch.inf)
-    return found, replace(beam, score=score, tail=tail, length=(beam.length - count[:, None]).clamp(min=0))
+    length = (beam.length - count[:, None]).clamp(min=0)
+    return found, _level(replace(beam, score=score, tail=tail, length=length), chosen, due)
+
+
+def _level(beam: Beam, chosen: Tensor, due: Tensor) -> Beam:
+    """A phrase that all hypotheses have decides nothing more. Where all are lent, search goes on from the `chosen`."""
+    alive = beam.total > -torch.inf
+    common = beam.fused.kept.masked_fill(~alive, torch.inf).amin(1, keepdim=True).clamp(min=0)
+    common = torch.where(due[:, None] & (common < torch.inf), common, 0.0)
+    fused = replace(beam.fused, boost=beam.fused.boost - common, kept=beam.fused.kept - common)
+    orphaned = due & ~(beam.plain & alive).any(1)
+    plain = beam.plain.scatter(1, chosen, beam.plain.gather(1, chosen) | orphaned[:, None])
+    return replace(beam, fused=fused, plain=plain)
 
 
 def rank(beam: Beam, bonus: Tensor) -> list[list[Hypothesis]]:
-    """Each stream's hypotheses, best first, with `bonus` (B, K) added to their scores."""
-    scores, order = (beam.total + bonus).sort(dim=1, descending=True, stable=True)
+    """Each stream's hypotheses, best first, with `bonus` (B, K) added to their scores; a text once."""
+    scores, order = (beam.worth - beam.fused.kept + bonus).sort(dim=1, descending=True, stable=True)
     tails, lengths = rows(beam.tail, order), beam.length.gather(1, order).tolist()
-    return [
-        [
-            Hypothesis(_emissions(tails[b, k, : lengths[b][k]]), score)
-            for k, score in enumerate(of_stream)
-            if score > -torch.inf
-        ]
-        for b, of_stream in enumerate(scores.tolist())
-    ]
+    keys, found = beam.key.gather(1, order).tolist(), []
+    for b, of_stream in enumerate(scores.tolist()):
+        first = {keys[b][k]: k for k in reversed(range(len(of_stream))) if of_stream[k] > -torch.inf}
+        places = sorted(first.values())
+        found.append([Hypothesis(_emissions(tails[b, k, : lengths[b][k]]), of_stream[k]) for k in places])
+    return found
 
 
 def best(beam: Beam) -> list[list[Emission]]:

@@ -47,10 +47,10 @@ class SearchConfig:
     this weight. word_bonus: added for each word of a word model.
     lodr, lodr_scale: a token bigram (ARPA) that stands for what the model has learnt of its training texts; it is
     subtracted with this weight (Zheng et al. 2022).
-    phrases, phrase_boost: texts to be recognised more readily, and what each of their tokens adds to the score, the
-    less the more phrases there are that begin alike (see `asr.search.phrases`). phrase_margin: a phrase is broken off
-    by a token whose log-probability lies by more than that below that of the frame's best one. With phrases, greedy
-    search keeps three hypotheses for them, besides the best one.
+    phrases, phrase_boost: texts to be recognised more readily, and what each of their tokens adds to the score; less,
+    the more there are (see `asr.search.phrases`). phrase_margin: a token whose log-probability lies by more than that
+    below the frame's best, blank or not, breaks a phrase off. The search keeps three hypotheses at least for phrases,
+    besides its own, which do not know of them: where no phrase fires, the text is what it is without a list.
     ctc_weight: CTC's share in an attention head's scores, from 0 to 1. reverse_weight: the share of its right-to-left
     decoder in what is left, if it has one; None is the share with which it was trained. length_bonus: added for each
     token of an attention head's text, as the decoder alone likes short ones. end_threshold: its beam search ends a text
@@ -73,8 +73,8 @@ class SearchConfig:
     lodr: str | None = None
     lodr_scale: float = 0.1
     phrases: tuple[str, ...] = ()
-    phrase_boost: float = 1.0
-    phrase_margin: float = 2.0
+    phrase_boost: float = 1.2
+    phrase_margin: float = 3.0
     ctc_weight: float = 0.3
     reverse_weight: float | None = None
     length_bonus: float = 0.0
@@ -119,7 +119,7 @@ class SearchConfig:
         """Streams whose groups are equal can share a step, whatever else they have chosen."""
         if self.greedy:
             return ("greedy",)
-        return (self.kind, self.width, self.lag_frames, self.lm, self.lodr)
+        return (self.kind, self.sure, self.width, self.lag_frames, self.lm, self.lodr)
 
     @property
     def memory(self) -> Hashable:

@@ -26,10 +26,13 @@ __all__ = ["Fused", "Fusion", "nothing"]
 class Fused:
     """Where N hypotheses of each stream stand. Zeros in what is not in use.
 
-    phrases: (B, N) states; model, lodr: (B, N, H) histories; word: (B, N) the hash of the word that is being spelt.
+    phrases: (B, N) states; boost, kept: (B, N) float64, what phrases are worth with those that have begun, and without;
+    model, lodr: (B, N, H) histories; word: (B, N) the hash of the word that is being spelt.
     """
 
     phrases: Tensor
+    boost: Tensor
+    kept: Tensor
     model: Tensor
     lodr: Tensor
     word: Tensor
@@ -38,7 +41,7 @@ class Fused:
 def nothing(batch: int, count: int, device: torch.device) -> Fused:
     """Of `count` hypotheses to which nothing is added."""
     zero = torch.zeros(batch, count, dtype=torch.int64, device=device)
-    return Fused(zero, zero[..., None], zero[..., None], zero)
+    return Fused(zero, zero.double(), zero.double(), zero[..., None], zero[..., None], zero)
 
 
 class Fusion:
@@ -72,7 +75,8 @@ class Fusion:
         """`count` hypotheses of nothing for each stream."""
         zero = torch.zeros(batch, count, dtype=torch.int64, device=self._device)
         phrases = zero if self._automaton is None else self._start[:, None].expand(-1, count).clone()
-        return Fused(phrases, _start(self._model, zero), _start(self._lodr, zero), zero)
+        boost = zero.double()
+        return Fused(phrases, boost, boost, _start(self._model, zero), _start(self._lodr, zero), zero)
 
     def start(self, batch: int, count: int) -> Prediction | tuple[()]:
         """What the neural language model lets expect of `count` hypotheses of nothing for each stream."""
@@ -91,24 +95,27 @@ class Fusion:
         return follow(neural, parent, token, self.neural.predict)
 
     def extend(self, fused: Fused, tokens: Tensor, heard: Tensor | None = None) -> tuple[Tensor, Fused]:
-        """Each hypothesis of (B, N) with each of its tokens (B, N, C) -> what is added (B, N, C), and (B, N * C).
+        """Each hypothesis of (B, N) with each of its tokens (B, N, C) -> what language models add (B, N, C), and
+        (B, N * C), with what phrases would.
 
-        heard: (B, N, C) the acoustic log-probabilities, first that of the best token but blank: phrases go on only with
-        tokens that are not far from it. None: with any.
+        heard: (B, N, C) how far the tokens' acoustic log-probabilities are from that of the frame's best, blank or not:
+        phrases go on only with tokens that are near it. None: with any.
         """
         batch, count, width = tokens.shape
         flat = tokens.flatten(1)
-        at = Fused(*(_repeat(x, width) for x in (fused.phrases, fused.model, fused.lodr, fused.word)))
+        at = trees.map_tree(lambda x: _repeat(x, width), fused)
         bonus = torch.zeros(batch, count * width, dtype=torch.float64, device=tokens.device)
-        phrases, model, lodr, word = at.phrases, at.model, at.lodr, at.word
+        phrases, boost, kept = at.phrases, at.boost, at.kept
+        model, lodr, word = at.model, at.lodr, at.word
         if self._automaton is not None:
             offset = self._offset[:, None]
             symbol = flat
             if heard is not None:  # the blank continues no phrase, and gives back all that was lent
-                plausible = heard >= heard[..., :1] - self._margin[:, None, None]
+                plausible = heard >= -self._margin[:, None, None]
                 symbol = torch.where(plausible.flatten(1), flat, BLANK)
             gain, phrases = self._automaton.step(phrases + offset, symbol, self._begins[flat])
-            bonus, phrases = bonus + gain, phrases - offset
+            boost = boost + gain
+            kept, phrases = boost + self._automaton.final[phrases], phrases - offset
         if self._lodr is not None:
             gain, lodr = _score(self._lodr, lodr, flat)
             bonus = bonus - self._lodr_scale[:, None] * gain
@@ -119,19 +126,11 @@ class Fusion:
         elif self._model is not None:
             gain, model = _score(self._model, model, flat)
             bonus = bonus + self._model_scale[:, None] * gain
-        return bonus.view(tokens.shape), Fused(phrases, model, lodr, word)
-
-    def owed(self, fused: Fused) -> Tensor | None:
-        """What the end would take back of the phrases' boosts (B, N)."""
-        if self._automaton is None:
-            return None
-        return -self._automaton.final[fused.phrases + self._offset[:, None]]
+        return bonus.view(tokens.shape), Fused(phrases, boost, kept, model, lodr, word)
 
     def finish(self, fused: Fused) -> Tensor:
-        """What the end adds to each hypothesis (B, N): the last word's score; the boost of half a phrase goes back."""
-        bonus = torch.zeros(fused.word.shape, dtype=torch.float64, device=self._device)
-        if self._automaton is not None:
-            bonus = bonus + self._automaton.final[fused.phrases + self._offset[:, None]]
+        """What the end adds to each hypothesis (B, N): the last word's score, and what phrases have earned."""
+        bonus = fused.kept
         if self._spelling is not None:
             bonus = bonus + self._words(fused.model, fused.word, fused.word != 0)[0]
         return bonus

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from asr import state as trees
-from asr.search.beam import rows, select
+from asr.search.beam import rows
 from asr.search.emission import BLANK
 from asr.search.plan import Plan
 from asr.search.prefix_score import PrefixScores
@@ -71,14 +71,15 @@ def joint_beam(
             end = end.masked_fill(early & (lens > length)[:, None], -torch.inf)
         count = min(joint.shape[-1], beam if fusion is None or plan is None else plan.width(joint.shape[-1]))
         best, candidates = joint.topk(count, -1)
-        more, lent, extended = (added + per_token)[..., None].expand_as(best), None, None
+        more, extended = (added + per_token)[..., None].expand_as(best), None
+        lent = kept = torch.zeros_like(best)  # what phrases are worth
         if fusion is not None and fused is not None and plan is not None:
             bonus, extended = fusion.extend(fused, candidates)
             more = more + bonus + fusion.likely(neural, candidates)
             end = end + fusion.finish(fused)
-            if (owed := plan.owed(extended)) is not None:
-                lent = torch.nn.functional.pad(owed.view(best.shape), (0, 1)).flatten(1)
-        total, index = select(torch.cat([best + more, end[..., None]], -1).flatten(1), lent, beam, sure)
+            lent, kept = extended.boost.view(best.shape), extended.kept.view(best.shape)
+        lent, kept = (torch.cat([best + more + x, end[..., None]], -1).flatten(1) for x in (lent, kept))
+        total, index = _select(lent, kept, beam, sure)
         parent, column = index // (count + 1), index % (count + 1)
         ends = (column == count) & (total > -torch.inf)
         for b, k in ends.nonzero().tolist():
@@ -102,6 +103,14 @@ def joint_beam(
         if fusion is not None:
             neural = fusion.follow(neural, parent, token)
     return [[text for _, text in sorted(texts, key=lambda t: -t[0])[:beam]] or [[]] for texts in found]
+
+
+def _select(lent: Tensor, kept: Tensor, count: int, sure: int) -> tuple[Tensor, Tensor]:
+    """(B, N) -> the best scores and their places (B, K): `sure` of them by what phrases have earned, so that what is
+    lent to them cannot push the others out."""
+    first = kept.topk(sure).indices
+    rest, places = lent.scatter(1, first, -torch.inf).topk(count - sure)
+    return torch.cat([lent.gather(1, first), rest], 1), torch.cat([first, places], 1)
 
 
 def _weighed(share: Tensor, scores: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def transducer_beam(
         top = scores[..., 1:].topk(plan.width(scores.shape[-1]), -1).indices + 1
         tokens = torch.cat([top, beam.last[:, None].expand(-1, count, -1)], -1)
         gained = scores.gather(2, tokens)
-        bonus, fused = plan.extend(beam, tokens, gained)
+        bonus, fused = plan.extend(beam, tokens, gained - scores.amax(-1, keepdim=True))
         waiting = torch.nn.functional.pad(beam.score[..., 1:], (0, 1), value=-torch.inf)
         grown = Grown(
             torch.logaddexp(waiting, (here + scores[..., BLANK])[..., None] + go),
@@ -66,13 +66,13 @@ def transducer_beam(
             gained,
             go - any_move[..., None],
             fused,
-            plan.loans(beam.fused, fused),
+            scores.argmax(-1).masked_fill(here == -torch.inf, BLANK) if plan.follows else None,
         )
         beam, parent, token = beams.advance(beam, grown, real, plan.sure)
         prediction = follow(prediction, parent, token, predict)
         beam = plan.follow(beam, parent, token)
         if due is not None:
-            beam = beams.settle(beam, plan.lag, due, out, plan.owed(beam.fused))
+            beam = beams.settle(beam, plan.lag, due, out)
     if kept is not None:
         beam = beams.wait(_pass(beam, end), end, plan, out)
     return out, beam, prediction

@@ -1,10 +1,10 @@
 """Contextual biasing: phrases -> tokens -> an automaton whose weights raise their score.
 
-A whole phrase adds the boost of each of its tokens: all of it where the phrases go on with one token, less where with
-n of V, by log n / log V, so that a phrase among a thousand is worth as much less as it says less. That is lent as the
-tokens come, for else the phrase would be pruned before it is complete. The loan is taken back when the match breaks
-off, when a token is far less probable than the best one, or when a word goes on where the phrase ends ("ANN" in
-"ANNOYED"): in the end only whole phrases have a boost.
+A whole phrase adds the boost of each of its tokens, less `PRIOR` log n among n phrases: the more there are, the less
+likely it is that this one was said. Its first token bears that, so that what is merely like one of a thousand phrases
+is not begun. The boost is lent as the tokens come, for else the phrase would be pruned before it is complete. The loan
+is taken back when the match breaks off, when a token is far less probable than the best one, or when a word goes on
+where the phrase ends ("ANN" in "ANNOYED"): in the end only whole phrases have a boost.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from asr.search.emission import Emission
 from asr.tokenizer import UNKNOWN_TEXT, Tokenizer, WordBuilder
 from asr.transcript import Word
 
-__all__ = ["Match", "Phrases", "Refused", "as_written", "compile_phrases", "mark", "word_begins"]
+__all__ = ["PRIOR", "Match", "Phrases", "Refused", "as_written", "compile_phrases", "mark", "word_begins"]
 
 SPACE = "▁"
+PRIOR = 0.5  # nats for each of log n, chosen on dev sets; 1 if the acoustic scores were true probabilities
 UNSPACED = (
     "CJK",
     "HIRAGANA",
@@ -142,7 +143,7 @@ def compile_phrases(phrases: tuple[str, ...], boost: float, tokenizer: Tokenizer
                 tokens.setdefault(spelling, phrase)
         except DataError as error:
             refused.append(Refused(phrase, str(error)))
-    automaton = _automaton(tokens, boost, tokenizer)
+    automaton = _automaton(tokens, boost, tokenizer, PRIOR * math.log(max(1, len(set(tokens.values())))))
     return Phrases(automaton, tuple(refused), tokens, word_begins(tokenizer), _space(tokenizer))
 
 
@@ -178,7 +179,7 @@ class _Node:
     """A place in the tree of phrases.
 
     loan: what has been added for the tokens since the last whole phrase, and may still be taken back.
-    worth: what all tokens of the path are worth if they are phrases; kept: how much of it whole phrases on it have.
+    worth: what the path is worth if it is a phrase, or phrases; kept: how much of it whole phrases on it have.
     ending: the worth of the longest phrase that ends here, which may have begun later than the path.
     """
 
@@ -193,10 +194,12 @@ class _Node:
     @property
     def earned(self) -> float:
         """What becomes kept where a word ends here."""
-        return min(self.ending, self.worth - self.kept)
+        return max(0.0, min(self.ending, self.worth - self.kept))
 
 
-def _automaton(phrases: Iterable[tuple[int, ...]], boost: float, tokenizer: Tokenizer) -> Automaton:
+def _automaton(
+    phrases: Iterable[tuple[int, ...]], boost: float, tokenizer: Tokenizer, cost: float
+) -> Automaton:
     begins, space = word_begins(tokenizer), _space(tokenizer)
     nodes, children = [_Node(0, 0)], [{}]  # type: tuple[list[_Node], list[dict[int, int]]]
     ends = set()
@@ -209,15 +212,13 @@ def _automaton(phrases: Iterable[tuple[int, ...]], boost: float, tokenizer: Toke
                 children.append({})
             at = children[at][token]
         ends.add(at)
-    order, weights = [0], dict[tuple[int, int], tuple[float, int]]()
+    begun, order, weights = [False] * len(nodes), [0], dict[tuple[int, int], tuple[float, int]]()
     for at in order:  # by depth: a node's failure state is less deep
         node = nodes[at]
         if at:
             parent = nodes[node.parent]
-            ways = len(children[node.parent].keys() - {space}) or 1
-            boost_here = (
-                0.0 if node.token == space else boost * (1 - math.log(ways) / math.log(tokenizer.size))
-            )
+            begun[at] = begun[node.parent] or node.token != space
+            boost_here = (boost - cost * (not begun[node.parent])) if node.token != space else 0.0
             ended = parent.earned if begins[node.token] else 0.0
             node.kept, node.worth = parent.kept + ended, parent.worth + boost_here
             node.loan = (0.0 if ended else parent.loan) + boost_here

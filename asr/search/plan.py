@@ -43,6 +43,7 @@ class Plan:
             raise ConfigError("searches of different kinds, beams or language models cannot share a step")
         self.kind, self.greedy, self.lag = head.kind, head.greedy, head.lag_frames
         self.beam, self.sure = head.width, head.sure
+        self.follows = head.kind == "greedy" and not head.greedy  # greedy search's text, but for phrases
         penalties = [config.blank_penalty for config in configs]
         self.penalty = torch.tensor(penalties, device=device) if any(penalties) else None
         # 0 is the logarithm of a probability that none exceeds.
@@ -95,15 +96,6 @@ class Plan:
         repetition of its last token can stand higher in a frame than in a hypothesis' score."""
         fused = self.fusion is not None and self.fusion.used
         return min(vocabulary - 1, max(CANDIDATES, self.beam + 1) if fused else self.beam + 1)
-
-    def owed(self, fused: Fused) -> Tensor | None:
-        """`Fusion.owed`."""
-        return None if self.fusion is None else self.fusion.owed(fused)
-
-    def loans(self, fused: Fused, extended: Fused | None) -> tuple[Tensor, Tensor] | None:
-        """What hypotheses and their extensions owe."""
-        own, new = self.owed(fused), None if extended is None else self.owed(extended)
-        return None if own is None or new is None else (own, new)
 
     def extend(self, beam: Beam, tokens: Tensor, heard: Tensor) -> tuple[Tensor | float, Fused | None]:
         """What is added to each hypothesis with each of its tokens (B, K, C), and what remembers it, if anything.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import asr
+from asr.calibration import Heard
 from asr.cli import main
 from asr.evaluate import evaluate
 from asr.evaluate.calibrate import calibrate, fit_confidence
@@ -18,27 +19,40 @@ from tests.training.fakes import FakeModel, batch_of
 MINI = "data/models/mini"
 
 
-def drawn(temperature: float, bias: float, count: int = 4000) -> tuple[list[float], list[bool]]:
+def drawn(
+    temperature: float, bias: float, tokens: float = 0.0, pace: float = 0.0, count: int = 4000
+) -> tuple[list[Heard], list[bool]]:
     generator = np.random.default_rng(0)
     odds = generator.normal(1.0, 2.0, count)
-    right = generator.random(count) < 1 / (1 + np.exp(-(odds / temperature + bias)))
-    return list(1 / (1 + np.exp(-odds))), list(right)
+    n, t = generator.integers(1, 7, count), generator.integers(1, 20, count)
+    sure = odds / temperature + bias + tokens * np.log(n) + pace * np.log(t / n)
+    right = generator.random(count) < 1 / (1 + np.exp(-sure))
+    return [Heard(*x) for x in zip(1 / (1 + np.exp(-odds)), n, t, strict=True)], list(right)
 
 
 @pytest.mark.parametrize(
-    ("temperature", "bias"), [(1.0, 0.0), (2.5, 0.0), (0.7, 0.0), (1.5, -1.0), (3.0, 0.8)]
+    "put_in",
+    [
+        (1.0, 0.0, 0, 0),
+        (2.5, 0.0, 0, 0),
+        (0.7, 0.0, 0, 0),
+        (1.5, -1.0, 0, 0),
+        (3.0, 0.8, 0, 0),
+        (1.2, 0.5, -1.4, -0.8),
+    ],
 )
-def test_what_was_put_in_comes_out(temperature: float, bias: float) -> None:
-    found = fit_confidence(*drawn(temperature, bias))
-    assert found == (pytest.approx(temperature, rel=0.12), pytest.approx(bias, abs=0.12))
+def test_what_was_put_in_comes_out(put_in: tuple[float, float, float, float]) -> None:
+    found = fit_confidence(*drawn(*put_in))
+    assert found["temperature"] == pytest.approx(put_in[0], rel=0.12)
+    others = [found.get(name, 0.0) for name in ("bias", "tokens", "pace")]
+    assert others == pytest.approx(put_in[1:], abs=0.15)
 
 
 def test_words_that_all_are_right_and_confidences_that_say_the_contrary() -> None:
-    temperature, _ = fit_confidence([0.9] * 100, [True] * 100)
-    assert 0 < temperature <= 1
-    confidences, right = drawn(1.0, 0.0)
-    temperature, _ = fit_confidence(confidences, [not one for one in right])
-    assert temperature == pytest.approx(20)  # never turned round
+    assert 0 < fit_confidence([Heard(0.9)] * 100, [True] * 100)["temperature"] <= 1
+    heard, right = drawn(1.0, 0.0)
+    found = fit_confidence(heard, [not one for one in right])
+    assert found["temperature"] == pytest.approx(20)  # never turned round
 
 
 def test_of_few_words_nothing_is_known() -> None:

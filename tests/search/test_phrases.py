@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from asr.heads import Emission
 from asr.search.automaton import join
 from asr.search.beam import rank, start
 from asr.search.config import SearchConfig
-from asr.search.phrases import as_written, compile_phrases, mark, word_begins
+from asr.search.phrases import PRIOR, as_written, compile_phrases, mark, word_begins
 from asr.search.plan import Plan
 from asr.search.prefix import ctc_beam
 from asr.tokenizer import Tokenizer, words
@@ -34,14 +36,10 @@ def weight(phrases: tuple[str, ...], tokens: list[int], model: Tokenizer = LETTE
 
 
 def worth(phrases: tuple[str, ...], phrase: str, model: Tokenizer = LETTERS) -> float:
-    """What a phrase adds: the boost of each token, less log n / log V where the phrases go on with n of V."""
-    spelt, total = [next(iter(compile_phrases((one,), BOOST, model).tokens)) for one in phrases], 0.0
+    """What a phrase adds: the boost of each token, less what it shares with the other phrases."""
     tokens = next(iter(compile_phrases((phrase,), BOOST, model).tokens))
-    for i, token in enumerate(tokens):
-        following = {one[i] for one in spelt if len(one) > i and one[:i] == tokens[:i]}
-        if model.piece(token) != "▁":
-            total += BOOST * (1 - math.log(len(following)) / math.log(model.size))
-    return total
+    boost = BOOST * sum(model.piece(token) != "▁" for token in tokens)
+    return max(0.0, boost - PRIOR * math.log(len(set(phrases))))
 
 
 @pytest.mark.parametrize(
@@ -183,6 +181,22 @@ def test_greedy_search_keeps_hypotheses_for_phrases(kind: str) -> None:
             tokens = [e.token for e in hypothesis.emissions]
             found[name] += len(compile_phrases(("abab", "bb"), 1.0, LETTERS).matches(tokens))
     assert found["listed"] > found["plain"]
+
+
+@pytest.mark.parametrize("search_kind", ["greedy", "beam"])
+@pytest.mark.parametrize("kind", ["ctc", "transducer", "tdt"])
+def test_a_list_changes_nothing_but_where_a_phrase_fires(kind: str, search_kind: str) -> None:
+    """Without one in the text, it is that of the search without a list: token by token, on the same frames."""
+    phrases, same, other = ("abab", "baa"), 0, 0
+    for seed, boost in product(range(6), (0.1, 1.5)):
+        head, y, lens = head_of(kind, 4, seed=seed, loud=4.0), frames((1, 12), seed), torch.tensor([12])
+        config = SearchConfig(kind=search_kind, phrases=phrases, phrase_boost=boost)  # type: ignore[arg-type]
+        (plain,) = search(head, y, lens, [replace(config, phrases=())], LETTERS)
+        (listed,) = search(head, y, lens, [config], LETTERS)
+        fired = compile_phrases(phrases, boost, LETTERS).matches(text(listed[0]))
+        assert fired or [e[:2] for e in listed[0].emissions] == [e[:2] for e in plain[0].emissions]
+        same, other = same + (not fired), other + (text(listed[0]) != text(plain[0]))
+    assert same and other
 
 
 def test_a_token_that_was_not_heard_breaks_a_phrase_off() -> None:

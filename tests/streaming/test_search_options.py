@@ -152,7 +152,7 @@ def test_start_of_the_native_protocol() -> None:
     assert said["phrases"] == ["fox", "Dog"]
     assert said["search"] == {
         "kind": "beam", "lm": None, "lodr": None, "beam": 8, "blank_penalty": 0.0, "blank_skip": None, "lm_scale": 0.3,
-        "word_bonus": 0.0, "lodr_scale": 0.1, "phrase_boost": 2, "phrase_margin": 2.0, "ctc_weight": 0.3,
+        "word_bonus": 0.0, "lodr_scale": 0.1, "phrase_boost": 2, "phrase_margin": 3.0, "ctc_weight": 0.3,
         "reverse_weight": None, "length_bonus": 0.0, "end_threshold": None,
     }  # fmt: skip
     for fields, words in (
