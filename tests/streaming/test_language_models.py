@@ -6,13 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from websockets.asyncio.client import connect
 
 from asr.errors import ConfigError
 from asr.heads.predictors import LSTMConfig
@@ -23,9 +23,10 @@ from models import small_model
 from streaming.client import Summary, start_fields, stream
 from streaming.engine import TorchEngine
 from streaming.engines import load_engines
-from streaming.events import Options
+from streaming.events import Ended, Event, Final, Options
 from streaming.protocols import Finish, Send, Start, Update
 from streaming.protocols.native import Native
+from streaming.scheduler import Scheduler
 from streaming.server import Server, Settings
 from streaming.settings import offer
 from test_streaming_equals_offline import speech
@@ -191,24 +192,28 @@ def test_updates(engine: TorchEngine) -> None:
 
 def test_a_scale_changes_while_a_word_is_said(engine: TorchEngine) -> None:
     """No audio is lost, and the hypotheses go on: the second half is scored with the new scale."""
-    samples = speech(3, 3.0)
-    data, half = s16le(samples), len(s16le(samples)) // 2 // 2 * 2
+    data, half = s16le(speech(3, 3.0)), len(s16le(speech(3, 3.0))) // 2 // 2 * 2
+    options = Options(latency_ms=LATENCY, search=SearchConfig(**SEARCHES["neural"]))
 
-    async def texts(changes: list[dict[str, Any]]) -> tuple[str, float]:
-        async with serving(engine) as server, connect(server.url) as client:
-            start = {"type": "start", "latency_ms": LATENCY, "search": SEARCHES["neural"]}
-            await client.send(json.dumps(start))
-            await client.send(data[:half])
-            while json.loads(await client.recv())["type"] != "partial":
-                pass
-            for change in changes:
-                await client.send(json.dumps({"type": "update", "search": change}))
-            await client.send(data[half:])
-            await client.send('{"type": "end"}')
-            heard = [json.loads(x) async for x in client]
-        return " ".join(x["text"] for x in heard if x["type"] == "final"), heard[-1]["duration"]
+    def text(**change: Any) -> tuple[str, float]:
+        scheduler, events = Scheduler(engine), list[Event]()
 
-    plain, changed = (asyncio.run(texts(x)) for x in ([], [{"lm_scale": 0.0}]))
+        def steps() -> None:
+            while scheduler.ready:
+                events.extend(event for result in scheduler.tick(0.0).results for event in result.events)
+
+        scheduler.open("a", options)
+        scheduler.push("a", data[:half], 0.0)
+        steps()
+        scheduler.update("a", replace(options, search=replace(options.search, **change)))
+        scheduler.push("a", data[half:], 0.0)
+        scheduler.end("a", 0.0)
+        steps()
+        ended = events[-1]
+        assert isinstance(ended, Ended)
+        return " ".join(x.text for x in events if isinstance(x, Final)), ended.duration
+
+    plain, changed = text(), text(lm_scale=0.0)
     assert plain[1] == changed[1] == pytest.approx(3.0)
     assert plain[0] != changed[0] and plain[0].split()[:2] == changed[0].split()[:2]
 

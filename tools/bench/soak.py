@@ -4,8 +4,10 @@
     python tools/bench/soak.py --hours 1 --sessions 1000 --model runs/an4/bundle
 
 Audio is sent as fast as the server takes it, over the loopback, to a server of its own, with a process that steps for
-each thread. The memory of all of them is read as it goes; what it is after a tenth of the work is the baseline. Exits
-with 1 where it has moved by 2 % or more.
+each thread. The resident memory of each (without files) is read as it goes; what it is after a tenth of the work is the
+baseline. Exits with 1 where that of any has moved by 2 % or more. The memory of all together, what they share counted
+once, is printed, too: it may rise while none has more, because they begin as copies of one process, and what
+one writes to is no longer shared.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from serve import memory_and_time, server, speech
+from serve import memory, server, speech
 from websockets.asyncio.client import connect
 
 ALLOWED = 0.02
@@ -30,6 +32,10 @@ def moved(sizes: Sequence[float]) -> float:
     """By how much of the baseline, the first of the sizes after a tenth of them, any later one differs."""
     first = len(sizes) // 10
     return max(abs(size / sizes[first] - 1) for size in sizes[first:])
+
+
+def listed(megabytes: Sequence[float]) -> str:
+    return " ".join(f"{x:.1f}" for x in megabytes)
 
 
 async def talk(url: str, data: np.ndarray, seconds: float, told: Callable[[float], None]) -> int:
@@ -82,21 +88,23 @@ async def many_short(url: str, data: np.ndarray, count: int, note: Callable[[flo
 
 
 def watch(process: int, work: Callable[[Callable[[float], None]], Awaitable[None]]) -> float:
-    """By how much the memory of the process moved during the work."""
-    sizes: list[float] = []
+    """By how much the memory of the server's process, or of one of its own, moved during the work."""
+    sizes: list[list[float]] = []
     begin = time.monotonic()
 
     def note(share: float) -> None:
-        sizes.append(memory_and_time(process)[0])
+        sizes.append(memory(process, "Anonymous"))
         if len(sizes) % 10 == 0:
-            print(f"{100 * share:4.0f} %  {sizes[-1]:8.1f} MB  {time.monotonic() - begin:6.0f} s", flush=True)
+            print(
+                f"{100 * share:4.0f} %  {listed(sizes[-1])} MB, together {sum(memory(process, 'Pss_Anon')):.1f}"
+                f"  {time.monotonic() - begin:6.0f} s",
+                flush=True,
+            )
 
     asyncio.run(work(note))  # type: ignore[arg-type]
-    change = moved(sizes)
-    print(
-        f"memory moved by {100 * change:.2f} % after its first tenth, from {sizes[len(sizes) // 10]:.1f} MB"
-    )
-    return change
+    changes = [moved(column) for column in zip(*sizes, strict=True)]
+    print(f"after the first tenth memory moved by {' '.join(f'{100 * x:.2f}' for x in changes)} %")
+    return max(changes)
 
 
 def main() -> None:
