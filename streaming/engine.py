@@ -136,7 +136,6 @@ class TorchEngine:
                 raise ConfigError(f"threads is {threads}; at least 1 is needed")
             torch.set_num_threads(threads)
         self.model = model.eval().bfloat16() if precision == "bfloat16" else model.eval()
-        keep_freed_memory()
         pack = getattr(model.encoder, "pack", None)
         if callable(pack):
             pack(int8=precision == "int8")  # its weights are final now
@@ -213,6 +212,7 @@ def warm_up(engine: Engine, *, batches: Sequence[int] = (1,)) -> Iterator[tuple[
     call's allocations, nor for Python to look for garbage in all that has been imported. Yields streams, seconds of
     audio and seconds of time of steps that were warm.
     """
+    keep_freed_memory()  # here, for a process that steps: one that only answers sockets would spread over what it keeps
     greedy = SearchConfig()
     for latency_ms in engine.latencies:
         chunk = engine.chunk_for(latency_ms)

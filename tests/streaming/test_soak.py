@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
@@ -9,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from websockets.asyncio.client import connect
 
 import asr
 from asr import audio
+from streaming.door import Door
 from streaming.engine import TorchEngine
 from streaming.events import Ended, Final, Options
 from streaming.scheduler import Scheduler
-from tests.streaming.toy_engine import packets, s16le
+from streaming.server import Server, Settings
+from tests.streaming.toy_engine import ToyEngine, packets, s16le
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,3 +71,25 @@ def test_a_session_of_ten_minutes_and_hundreds_of_short_ones(data: bytes) -> Non
         if i % 5 == 0:
             sizes.append(resident())
     assert flat(sizes) and len(scheduler) == 1
+
+
+def test_connections_that_are_over_do_not_lie_about() -> None:
+    """They are cycles of objects, which only a look for garbage finds; Python's own is put off here."""
+
+    async def test() -> int:
+        async with Server(ToyEngine(), Settings(port=0)) as server:
+            await server.wait_ready()
+            for _ in range(60):
+                async with connect(server.url, compression=None) as client:
+                    await client.send('{"type": "start"}')
+                    await client.send('{"type": "end"}')
+                    async for _ in client:
+                        pass
+            return sum(type(x) is Door for x in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(test()) <= 25
+    finally:
+        gc.enable()
