@@ -161,7 +161,7 @@ def _short(name: str) -> str:
 
 def _rounded(value: float) -> float:
     """An axis' end that its quarters are short numbers of."""
-    if value <= 0:
+    if value < 1e-300:  # 0, or so little that a step of it would be 0
         return 1.0
     step = 1.0
     while step * 4 > value:

@@ -6,7 +6,7 @@ import math
 import re
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asr.pages.plots import FEW, FINEST, Point, bars, curves, scatter
@@ -14,6 +14,7 @@ from tests.pages.html import read
 
 
 @given(st.lists(st.floats(0, 1e7), min_size=1, max_size=5))
+@example([5e-324])
 def test_plots_keep_their_order_and_their_frame(values: list[float]) -> None:
     drawn = scatter({"a": [Point(x, x) for x in sorted(values)]}, x="x", y="y")
     centres = [float(x) for x in re.findall(r'cx="([^"]+)"', drawn)]
