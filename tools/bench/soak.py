@@ -21,7 +21,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from serve import memory, server, speech
+from resident import memory
+from serve import server, speech
 from websockets.asyncio.client import connect
 
 ALLOWED = 0.02
