@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from streaming.events import Ended, Failed, Options
 from streaming.load import Load
 from streaming.mailbox import Mailbox
-from streaming.runner import Runner, Tell
+from streaming.runner import LOST, Runner, Tell
 from streaming.scheduler import Result, Scheduler, Tick
 
 __all__ = ["Crew"]
@@ -33,7 +33,6 @@ _log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.02
 """Packets of so long a time are sent to a process together."""
-_LOST = Failed("engine", "the recogniser failed; please open a new session")
 
 Key = Hashable
 
@@ -192,7 +191,7 @@ class _Member:
             keys, self.mail = list(self.keys), Mailbox()
             self.lost, self.load = self.load is None, None
         _log.error("process %d is gone, with %d sessions", self._process, len(keys))
-        self._crew.told(Tick([Result(key, (_LOST,), 0.0, 0.0) for key in keys]), 0.0)
+        self._crew.told(Tick([Result(key, (LOST,), 0.0, 0.0) for key in keys]), 0.0)
         if not self.lost:
             os.waitpid(self._process, 0)
             self.busy_since.value = 0.0

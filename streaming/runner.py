@@ -17,11 +17,13 @@ from streaming.load import Load
 from streaming.mailbox import Letter, Mailbox
 from streaming.scheduler import Scheduler, Tick
 
-__all__ = ["Runner", "Tell"]
+__all__ = ["LOST", "Runner", "Tell"]
 
 _log = logging.getLogger(__name__)
 
 Key = Hashable
+
+LOST = Failed("engine", "the recogniser failed; please open a new session")
 
 Tell = Callable[[Tick, float], None]
 """Is told of what a tick brought, and how many seconds its step took. It must not wait."""
@@ -121,8 +123,7 @@ class Runner(Mailbox):
             tick = self._scheduler.tick(before)
         except Exception:
             _log.exception("a tick failed; every open session is given up")
-            failed = Failed("engine", "the recogniser failed; please open a new session")
-            return self._scheduler.abandon(failed), 0.0
+            return self._scheduler.abandon(LOST), 0.0
         seconds = max(0.0, self._clock() - before)
         if tick.streams:
             # The scheduler counted to the tick's start; the words are out at its end.

@@ -127,13 +127,15 @@ class Session:
         All that makes its state stays as it was: model, latency, head and the form of the audio; of the search, what
         does not (`SearchConfig.memory`) weighs from now on as it says.
         """
-        if options.search.memory == self.options.search.memory:
-            self.search = replace(self._engine.search(options.search), lag_frames=self.search.lag_frames)
-            self.options = replace(self.options, search=options.search)
+        search = self.options.search
+        if options.search.memory == search.memory:
+            search = options.search
+            self.search = replace(self._engine.search(search), lag_frames=self.search.lag_frames)
         self._endpointer.change(options.endpointing)
         self._listen(options.endpointing)
         self.options = replace(
             self.options,
+            search=search,
             partials=options.partials,
             partial_interval=options.partial_interval,
             words=options.words,

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asr.losses.lattice_gpu import IMPOSSIBLE, NOTHING, _add, _compose, _load
+from asr.losses.lattice_gpu import IMPOSSIBLE, NOTHING, _add, _compose, _load, run
 
 __all__ = ["solve_durations_on_gpu"]
 
@@ -106,16 +106,9 @@ def solve_durations_on_gpu(
     frame_lens: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities (B,) and the occupation of symbol and blank arcs (B, T, S + 1, D): see `solve_durations`."""
-    batch, frames, states, count = duration.shape
     symbol, blank, duration = (x.detach().contiguous() for x in (symbol, blank, duration))
-    symbol_flow, blank_flow = torch.zeros_like(duration), torch.zeros_like(duration)
-    alpha, beta = (symbol.new_empty(symbol.shape, dtype=torch.float64) for _ in range(2))
-    scores = symbol.new_empty(batch, dtype=torch.float64)
-    block = triton.next_power_of_2(states)
-    if batch:
-        _durations[(batch,)](
-            symbol, blank, duration, torch.tensor(durations, device=symbol.device), token_lens.contiguous(),
-            frame_lens.contiguous(), alpha, beta, scores, symbol_flow, blank_flow, frames, states,
-            COUNT=count, BLOCK=block, num_warps=max(1, min(8, block // 32)), enable_fp_fusion=False,
-        )  # fmt: skip
-    return torch.where(scores < -1e29, -torch.inf, scores).to(symbol.dtype), symbol_flow, blank_flow
+    lengths = torch.tensor(durations, device=symbol.device)
+    return run(
+        _durations, symbol, blank, duration, lengths, token_lens=token_lens, frame_lens=frame_lens, flows=duration,
+        COUNT=len(durations),
+    )  # fmt: skip

@@ -10,12 +10,14 @@ what arguments are annotated with: it must be Triton's own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["solve_on_gpu"]
+__all__ = ["run", "solve_on_gpu"]
 
 NOTHING = tl.constexpr(-1e30)  # log 0, as in lattice.py
 IMPOSSIBLE = tl.constexpr(-1e29)
@@ -129,18 +131,35 @@ def solve_on_gpu(
     modified: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities (B,) and the occupation of symbol and blank arcs (B, T, R): see `lattice.solve`."""
-    batch, frames, states = symbol.shape
     symbol, blank = symbol.detach().contiguous(), blank.detach().contiguous()
-    symbol_flow, blank_flow = torch.zeros_like(symbol), torch.zeros_like(blank)
+    banded = token_lens if begin is None else begin.contiguous()
+    return run(
+        _lattice, symbol, blank, banded, token_lens=token_lens, frame_lens=frame_lens, flows=symbol,
+        BANDED=begin is not None, MODIFIED=modified,
+    )  # fmt: skip
+
+
+def run(
+    kernel: Any,
+    symbol: Tensor,
+    *arcs: Tensor,
+    token_lens: Tensor,
+    frame_lens: Tensor,
+    flows: Tensor,
+    **forms: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a lattice's kernel, a program an utterance, with room for what it computes: scores (B,), and the flows by
+    symbol and by blank, each like `flows`. symbol: (B, T, states); arcs: the kernel's other inputs before the lengths.
+    """
+    batch, frames, states = symbol.shape
+    symbol_flow, blank_flow = torch.zeros_like(flows), torch.zeros_like(flows)
     alpha, beta = (symbol.new_empty(symbol.shape, dtype=torch.float64) for _ in range(2))
     scores = symbol.new_empty(batch, dtype=torch.float64)
     block = triton.next_power_of_2(states)
     if batch:
-        _lattice[(batch,)](
-            symbol, blank, token_lens if begin is None else begin.contiguous(),
-            token_lens.contiguous(), frame_lens.contiguous(), alpha, beta, scores, symbol_flow, blank_flow,
-            frames, states, BANDED=begin is not None, MODIFIED=modified, BLOCK=block,
-            num_warps=max(1, min(8, block // 32)), enable_fp_fusion=False,
+        kernel[(batch,)](
+            symbol, *arcs, token_lens.contiguous(), frame_lens.contiguous(), alpha, beta, scores, symbol_flow,
+            blank_flow, frames, states, BLOCK=block, num_warps=max(1, min(8, block // 32)),
+            enable_fp_fusion=False, **forms,
         )  # fmt: skip
-    scores = torch.where(scores < -1e29, -torch.inf, scores).to(symbol.dtype)
-    return scores, symbol_flow, blank_flow
+    return torch.where(scores < -1e29, -torch.inf, scores).to(symbol.dtype), symbol_flow, blank_flow

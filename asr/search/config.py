@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 from asr.errors import ConfigError
 
-__all__ = ["RANGES", "SearchConfig"]
+__all__ = ["KINDS", "RANGES", "Kind", "SearchConfig"]
+
+Kind = Literal["greedy", "beam", "rescoring"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 RANGES: dict[str, tuple[float, float]] = {
     "beam": (1, 64),
@@ -63,7 +66,7 @@ class SearchConfig:
     Raises ConfigError: a value out of its range; a language model with greedy search, which cannot use one.
     """
 
-    kind: Literal["greedy", "beam", "rescoring"] = "greedy"
+    kind: Kind = "greedy"
     beam: int = 4
     blank_penalty: float = 0.0
     blank_skip: float | None = None
@@ -82,7 +85,7 @@ class SearchConfig:
     lag_frames: int = 20
 
     def __post_init__(self) -> None:
-        if self.kind not in ("greedy", "beam", "rescoring"):
+        if self.kind not in KINDS:
             raise ConfigError(f"search.kind is {self.kind!r}; use greedy, beam or rescoring")
         for name, (low, high) in RANGES.items():
             if getattr(self, name) is not None and not low <= getattr(self, name) <= high:

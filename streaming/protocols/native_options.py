@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from asr.audio import RATES
 from asr.errors import ConfigError, ProtocolError
-from asr.search.config import RANGES, SearchConfig
+from asr.search.config import KINDS, RANGES, SearchConfig
 from streaming.endpoint import Rules
 from streaming.events import ENCODINGS, Encoding, Options
 from streaming.protocols import Offer, parse_object, shown
@@ -35,7 +35,6 @@ SEARCH = ("kind", "lm", "lodr", *NUMBERS)  # of `SearchConfig`
 _NONE = ("lm", "lodr", "blank_skip", "reverse_weight", "end_threshold")
 """Of these null says that there is none; of the other fields, that it is the default."""
 LONGEST_INTERVAL = 60.0
-_KINDS = ("greedy", "beam", "rescoring")
 _AUDIO = ("sample_rate", "encoding", "channels")
 _STATE = ("model", "latency_ms", "head")
 
@@ -96,7 +95,7 @@ def given(message: dict[str, Any], offer: Offer, before: SearchConfig | None = N
     )
     low, high = CHANNELS
     names = {
-        "kind": offer.searches.get(head or offer.default_head, _KINDS),
+        "kind": offer.searches.get(head or offer.default_head, KINDS),
         "lm": offer.language_models,
         "lodr": offer.bigrams,
     }

@@ -33,6 +33,9 @@ export class Tape {
   }
 }
 
+/** The text of some of a message's words, spaced as all of its `text` is. */
+const joined = (words, text) => words.map((word) => word.text).join(text.includes(" ") ? " " : "");
+
 const middle = (word) => (word.start + word.end) / 2;
 
 /** What has been told, over one session after another. Messages in; the same out, on the stream's own time. */
@@ -60,8 +63,7 @@ export class Told {
     const every = message.words.map(at), words = every.filter((word) => middle(word) >= this.known);
     if (!words.length) return null;
     if (words.length === every.length) return { ...message, words };
-    const space = message.text.includes(" ") ? " " : "";
-    return { ...message, words, text: words.map((word) => word.text).join(space) };
+    return { ...message, words, text: joined(words, message.text) };
   }
 
   /** A final, or null where it says nothing new, or its last words may be told again: then `close` has it. */
@@ -86,7 +88,7 @@ export class Told {
     this.held = null;
     if (!held) return null;
     const words = complete ? held.words : held.words.filter((word) => middle(word) <= (this.start + held.settled) / this.rate);
-    return words.length ? this.tell({ ...held, words, text: complete ? held.text : words.map((word) => word.text).join(" ") }) : null;
+    return words.length ? this.tell({ ...held, words, text: complete ? held.text : joined(words, held.text) }) : null;
   }
 
   tell(final) {

@@ -21,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from resident import family
+
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "data/mini/train.jsonl.gz"
 RECIPE = ROOT / "recipes/mini/train.yaml"
@@ -74,7 +76,7 @@ def start(manifest: Path, out: Path, cache: Path, *, batches: int) -> tuple[floa
             if done and not seconds:
                 seconds, processor = time.monotonic() - begun, cpu(process.pid)
             time.sleep(0.02)
-        memory = sum(peak(pid) for pid in (process.pid, *children(process.pid)))
+        memory = sum(peak(pid) for pid in family(process.pid))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -84,10 +86,6 @@ def start(manifest: Path, out: Path, cache: Path, *, batches: int) -> tuple[floa
 
 def steps(log: Path) -> list[str]:
     return re.findall(r" batch (\d+)  epoch", log.read_text(encoding="utf-8")) if log.exists() else []
-
-
-def children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def cpu(pid: int) -> float:
