@@ -15,7 +15,7 @@ import typer
 
 from asr.options import NOTHING_SAID, Head, Model, SearchOptions, argument, option, searching
 from asr.show import complain, explain
-from asr.verbs import align, calibrate, evaluate, export, report, synthesize, transcribe
+from asr.verbs import align, calibrate, evaluate, export, pieces, report, synthesize, transcribe
 from streaming.command import serve
 
 __all__ = ["app", "main"]
@@ -87,6 +87,7 @@ def shards(
         typer.echo(pack(manifests, out, utterances=utterances, format=format, progress=move))
 
 
+app.command()(pieces)
 app.command()(synthesize)
 
 

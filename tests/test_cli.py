@@ -21,6 +21,7 @@ from tests.commands import ROOT, help_commands, problems, verbs
 VERBS = [
     "prepare",
     "shards",
+    "pieces",
     "synthesize",
     "train",
     "average",

@@ -205,8 +205,8 @@ def sibling(script: str, recipe: str) -> dict[str, Any]:
     return runpy.run_path(str(Path(script).parent.parent / recipe / "prepare.py"))
 
 
-def write_splits(splits: Mapping[str, Iterable[Cut]], out: Path) -> None:
-    """Write each split that is not empty to `out/NAME.jsonl.gz`, and log its hours, utterances and speakers.
+def write_splits(splits: Mapping[str, Iterable[Cut]], out: Path) -> dict[Path, str]:
+    """Write each split that is not empty to `out/NAME.jsonl.gz`; log, and return, its hours, utterances and speakers.
 
     Each split is gone through once, so that one may be longer than memory. Either all are written, or none.
 
@@ -245,6 +245,7 @@ def write_splits(splits: Mapping[str, Iterable[Cut]], out: Path) -> None:
     for partial, path, facts in written:
         partial.replace(path)
         log.info("%s: %s", path, facts)
+    return {path: facts for _, path, facts in written}
 
 
 def _claim(cut: Cut, split: str, owners: dict[str, str]) -> None:

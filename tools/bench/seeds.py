@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--most", type=float, help="word errors in per cent that no run may exceed offline")
     options = parser.parse_intermixed_args()
     recipe = load_recipe(options.recipe, overrides=options.overrides)
-    tests = options.test or list(recipe.data.test)
+    tests = options.test or [Path(test) for test in recipe.data.test]
     out = options.out or default_folder(options.recipe).with_name(
         f"{default_folder(options.recipe).name}-seeds"
     )
