@@ -256,6 +256,10 @@ def pieces(
     shortest: Annotated[
         float, option("Seconds that a piece lasts at least.", "--shortest", metavar="S", min=0.1)
     ] = 0.3,
+    least: Annotated[
+        int,
+        option("Write pieces of rarer words several times, so that each comes N times.", metavar="N", min=1),
+    ] = 1,
 ) -> None:
     """Cut a small corpus between its words, for training to join them anew: it cannot learn whole utterances by heart.
 
@@ -267,7 +271,7 @@ def pieces(
     """
     from asr.dataset.pieces import write_pieces
 
-    facts = write_pieces(manifest, load_model(model, False), out, quiet=quiet, shortest=shortest)
+    facts = write_pieces(manifest, load_model(model, False), out, quiet=quiet, shortest=shortest, least=least)
     typer.echo(f"{out}: {facts}")
 
 

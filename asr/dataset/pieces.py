@@ -8,7 +8,8 @@ words of a dictionary in the place of others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,13 +42,14 @@ log = logging.getLogger(__name__)
 
 
 def write_pieces(
-    manifest: Path, model: Model, out: Path, *, quiet: float = 15.0, shortest: float = 0.3
+    manifest: Path, model: Model, out: Path, *, quiet: float = 15.0, shortest: float = 0.3, least: int = 1
 ) -> str:
     """Cut the utterances of `manifest` and write the pieces as another one, `out`; audio stays where it is. Returns how
     many they are.
 
     quiet: decibels below an utterance's speech that a place between two words must have to be cut at. shortest: seconds
-    that a piece lasts at least. What does not fit its text is left out, and told of.
+    that a piece lasts at least. least: pieces of a word that comes less often in `manifest` are written several times,
+    for it to come about so often. What does not fit its text is left out, and told of.
     Raises DataError: a manifest that is damaged, or nothing of it can be aligned. ConfigError: the model has no CTC
     head, `out` is no .jsonl.gz, or the audio lies in shards.
     """
@@ -57,6 +59,10 @@ def write_pieces(
     if (cuts.shards >= 0).any():
         raise ConfigError(f"{manifest}: cut the utterances before they are packed into shards")
     pieces = _pieces(cuts, model, quiet, shortest)
+    if least > 1:
+        pieces = _repeated(
+            pieces, Counter(word for i in range(len(cuts)) for word in text_of(cuts[i]).split()), least
+        )
     (facts,) = write_splits({out.name.removesuffix(ENDING): pieces}, out.parent).values()
     return facts
 
@@ -78,6 +84,15 @@ def _pieces(cuts: Manifest, model: Model, quiet: float, shortest: float) -> Iter
         raise DataError(
             f"{', '.join(cuts.places)}: no utterance fits its text; is the model of this language?"
         )
+
+
+def _repeated(pieces: Iterable[Cut], counts: Mapping[str, int], least: int) -> Iterator[Cut]:
+    """After repeat factor sampling (Gupta et al. 2019), without its square root: rare words are few, and short."""
+    for piece in pieces:
+        rarest = min(counts.get(word, least) for word in text_of(piece).split())
+        yield piece
+        for copy in range(2, round(least / rarest) + 1):
+            yield piece.with_id(f"{piece.id}-{copy}")
 
 
 def _load(cuts: Manifest, i: int) -> tuple[Cut, Samples | None]:

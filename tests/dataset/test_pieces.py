@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,20 @@ def test_pieces_make_up_their_utterances(model: Model, mini: Path, tmp_path: Pat
         pieces.durations, max_duration=20.0, joining=Joining(probability=0.9, max_seconds=5.0, pause=0.0)
     )
     assert len(joined.plan(0).starts) < len(pieces) / 2
+
+
+def test_rare_words_come_more_often(model: Model, mini: Path, tmp_path: Path) -> None:
+    """With `least`, a word has as many pieces as that, as far as the other words in them let it."""
+    outs = tmp_path / "plain.jsonl.gz", tmp_path / "more.jsonl.gz"
+    write_pieces(mini / "dev.jsonl.gz", model, outs[0])
+    write_pieces(mini / "dev.jsonl.gz", model, outs[1], least=6)
+    plain, more = (Manifest([out]) for out in outs)
+    words = [[word for i in range(len(some)) for word in text_of(some[i]).split()] for some in (plain, more)]
+    before, after = (Counter(one) for one in words)
+    assert min(before.values()) < 4 and min(after.values()) >= 5
+    assert all(after[word] >= count for word, count in before.items())
+    common = [word for word, count in before.items() if count >= 6]
+    assert common and len({more[i].id for i in range(len(more))}) == len(more)
 
 
 def test_what_does_not_fit_is_left_out(
