@@ -3,7 +3,7 @@
     python tools/make_yesno_like.py .work/yesno --voice VOICE
     asr prepare yesno .work/yesno data/yesno
 
-VOICE is one that `asr synthesize` takes, such as the one that `recipes/english/make_texts.py` fetches. As the man of the
+VOICE is one that `asr synthesize` takes, such as that which `recipes/english/make_texts.py` fetches. As the man of the
 corpus does, it says each word anew, a little faster or slower, louder or softer than any other.
 """
 

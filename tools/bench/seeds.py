@@ -1,4 +1,4 @@
-"""Train a recipe with several seeds, one after another: word errors of each run, their mean and spread, in Markdown.
+"""Train a recipe with several seeds, one after another: errors of each run in words and characters, mean and spread.
 
     python tools/bench/seeds.py recipes/mini/train.yaml --test data/mini/dev.jsonl.gz
     python tools/bench/seeds.py recipes/an4/train.yaml --seeds 1 2 3 train.threads=1
@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -21,6 +23,13 @@ from asr.evaluate import evaluate
 from asr.training.checkpoints import RunFolder
 from asr.training.recipe import load_recipe
 from asr.training.train import default_folder, train
+
+
+class Rates(NamedTuple):
+    """Word and character errors in per cent."""
+
+    words: float
+    characters: float
 
 
 def main() -> None:
@@ -41,7 +50,7 @@ def main() -> None:
     out = options.out or default_folder(options.recipe).with_name(
         f"{default_folder(options.recipe).name}-seeds"
     )
-    rates: dict[str, list[float]] = {}
+    rates: dict[str, list[Rates]] = {}
     for seed in options.seeds:
         folder = RunFolder(out / str(seed))
         if not folder.bundle.exists():
@@ -58,29 +67,34 @@ def main() -> None:
         )
         for name, rate in found.items():
             rates.setdefault(name, []).append(rate)
-    print(f"| mean | | | {row([statistics.mean(one) for one in rates.values()])} |")
+    print(f"| mean | | | {row([over(statistics.mean, one) for one in rates.values()])} |")
     if len(options.seeds) > 1:
-        print(f"| spread | | | {row([statistics.stdev(one) for one in rates.values()])} |")
-    worst = max(rate for name, one in rates.items() if name.endswith("offline") for rate in one)
+        print(f"| spread | | | {row([over(statistics.stdev, one) for one in rates.values()])} |")
+    worst = max(words for name, one in rates.items() if name.endswith("offline") for words, _ in one)
     if options.most is not None and worst > options.most:
         sys.exit(f"a run makes {worst:.2f} % word errors offline, more than {options.most:g} %")
 
 
-def measured(bundle: Path, tests: list[Path]) -> dict[str, float]:
-    """Word errors in per cent of the head that decodes, by test set and latency."""
+def measured(bundle: Path, tests: list[Path]) -> dict[str, Rates]:
+    """Of the head that decodes, by test set and latency."""
     model = asr.load(bundle)
     head = model.head_name()
-    found: dict[str, float] = {}
+    found: dict[str, Rates] = {}
     for test in tests:
         report = evaluate(model, test, latencies=(None, *model.latencies), heads=[head])
         for one in report.rows:
             latency = "offline" if one.latency_ms is None else f"{one.latency_ms} ms"
-            found[f"{test.name.removesuffix('.jsonl.gz')} {latency}"] = 100 * one.words.rate
+            rates = Rates(100 * one.words.rate, 100 * one.characters.rate)
+            found[f"{test.name.removesuffix('.jsonl.gz')} {latency}"] = rates
     return found
 
 
-def row(rates: list[float]) -> str:
-    return " | ".join(f"{rate:.2f} %" for rate in rates)
+def over(statistic: Callable[[Iterable[float]], float], rates: list[Rates]) -> Rates:
+    return Rates(*(statistic(kind) for kind in zip(*rates, strict=True)))
+
+
+def row(rates: list[Rates]) -> str:
+    return " | ".join(f"{words:.2f} / {characters:.2f} %" for words, characters in rates)
 
 
 if __name__ == "__main__":
