@@ -89,7 +89,7 @@ def _pieces(cuts: Manifest, model: Model, quiet: float, shortest: float) -> Iter
 def _repeated(pieces: Iterable[Cut], counts: Mapping[str, int], least: int) -> Iterator[Cut]:
     """After repeat factor sampling (Gupta et al. 2019), without its square root: rare words are few, and short."""
     for piece in pieces:
-        rarest = min(counts.get(word, least) for word in text_of(piece).split())
+        rarest = min(counts[word] for word in text_of(piece).split())
         yield piece
         for copy in range(2, round(least / rarest) + 1):
             yield piece.with_id(f"{piece.id}-{copy}")
